@@ -1,0 +1,1 @@
+"""Async-first SDK for the AI Face Swap API."""
