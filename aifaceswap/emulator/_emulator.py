@@ -1,0 +1,262 @@
+"""The emulator as its users see it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio.from_thread
+import attrs
+
+from . import _checks, _records
+from ._api import PREFIX, Api
+from ._courier import Courier
+from ._outbox import Outbox
+from ._results import Results
+from ._server import Gate, Server
+from ._state import State
+from .clock import Clock, RealClock, VirtualClock
+from .limits import Limits
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from ._outbox import DeliveryRecord
+    from ._records import RequestRecord, SwapRecord
+
+#: The key that an emulator knows unless told otherwise.
+DEFAULT_API_KEY: Final = "key_emulator"
+
+
+@attrs.define(eq=False, kw_only=True)
+class Emulator:
+    """The AI Face Swap API on a loopback port, for tests and for trying things out.
+
+    Works as an async and as a plain context manager; with plain `with` it runs in a
+    thread of its own.
+
+    Attributes:
+        seed: What ids, durations and pictures derive from.
+        clock: A `RealClock` unless given.
+        host: A loopback address.
+        port: 0 for a free one.
+        api_key: The live key.
+        credits: The balance at the start.
+        limits: The rate limits of each key.
+        duration: Seconds from creation to the end of a swap; 0: it has ended at the next look.
+        spread: Each swap's duration differs by up to so many seconds; at most `duration`.
+        result_ttl: Seconds that a `result_url` is valid.
+        deliver_to: The origin that webhooks are posted to in place of that of their
+            `webhook_url`, such as `http://127.0.0.1:8000`; None: nowhere.
+
+    Raises:
+        ValueError: An argument is out of range; the message names it.
+        TypeError: An argument is of a wrong type; the message names it.
+    """
+
+    seed: int = attrs.field(default=0, validator=_checks.whole(least=0, most=2**63 - 1))
+    clock: Clock = attrs.field(
+        default=None,
+        converter=attrs.converters.default_if_none(factory=RealClock),
+        validator=_checks.instance(Clock, "a Clock such as VirtualClock()"),
+    )
+    host: str = attrs.field(default="127.0.0.1", validator=_checks.loopback_host)
+    port: int = attrs.field(default=0, validator=_checks.whole(least=0, most=65_535))
+    api_key: str = attrs.field(
+        default=DEFAULT_API_KEY, repr=False, validator=_checks.bearer_token
+    )
+    credits: float = attrs.field(default=1000.0, validator=_checks.number())
+    limits: Limits = attrs.field(
+        factory=Limits, validator=_checks.instance(Limits, "a Limits(...)")
+    )
+    duration: float = attrs.field(default=3.0, validator=_checks.number())
+    spread: float = attrs.field(default=0.0, validator=_checks.number())
+    result_ttl: float = attrs.field(default=3600.0, validator=_checks.number(above=0.0))
+    deliver_to: str | None = attrs.field(default=None, validator=_checks.loopback_origin)
+    _api: Api = attrs.field(init=False, repr=False)
+    _running: _Running | None = attrs.field(init=False, default=None, repr=False)
+    _thread: contextlib.ExitStack | None = attrs.field(init=False, default=None, repr=False)
+    _portal: anyio.from_thread.BlockingPortal | None = attrs.field(
+        init=False, default=None, repr=False
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.spread > self.duration:
+            raise ValueError(
+                f"spread must be at most duration ({self.duration!r}), not {self.spread!r}"
+            )
+        state = State(self.seed, self.limits, self.duration, self.spread, self.credits)
+        state.add_account(self.api_key)
+        self._api = Api(state, Results(state, self.result_ttl), Outbox(self.deliver_to))
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, such as `http://127.0.0.1:49152`.
+
+        Raises:
+            RuntimeError: The emulator is not running.
+        """
+        self._require_running()
+        return self._api.results.origin
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, `/api/v1` included.
+
+        Raises:
+            RuntimeError: The emulator is not running.
+        """
+        return self.origin + PREFIX
+
+    @property
+    def balance(self) -> float:
+        """The credits that are left."""
+        with self._api.lock:
+            self._api.state.settle(self.clock.now())
+            return self._api.state.credits
+
+    @property
+    def requests(self) -> tuple[RequestRecord, ...]:
+        """The latest requests, oldest first: at most 10,000."""
+        with self._api.lock:
+            entries = list(self._api.log)
+        return tuple(map(_records.describe_request, entries))
+
+    @property
+    def swaps(self) -> tuple[SwapRecord, ...]:
+        """Every swap as it is now, oldest first."""
+        with self._api.lock:
+            swaps = list(self._api.state.swaps)
+        now = self.clock.now()
+        return tuple(_records.describe_swap(swap, now) for swap in swaps)
+
+    @property
+    def deliveries(self) -> tuple[DeliveryRecord, ...]:
+        """The latest webhook deliveries that came due, oldest first: at most 10,000."""
+        with self._api.lock:
+            return tuple(delivery.record() for delivery in self._api.outbox.deliveries)
+
+    def advance(self, seconds: float) -> None:
+        """Move the `VirtualClock` on; from any thread.
+
+        Args:
+            seconds: At least 0.
+
+        Raises:
+            TypeError: The emulator's clock is not a `VirtualClock`.
+            ValueError: `seconds` is negative or not finite.
+        """
+        if not isinstance(self.clock, VirtualClock):
+            raise TypeError(
+                "advance() needs Emulator(clock=VirtualClock()): "
+                f"{type(self.clock).__name__} moves by itself"
+            )
+        self.clock.advance(seconds)
+
+    async def settle(self) -> None:
+        """Return when every delivery that is due has been attempted.
+
+        Raises:
+            RuntimeError: The emulator is not running in this event loop.
+        """
+        running = self._require_running()
+        if running.loop is not asyncio.get_running_loop():
+            raise RuntimeError("settle() belongs to the emulator's loop; use settle_blocking()")
+        await running.courier.settle()
+
+    def settle_blocking(self) -> None:
+        """`settle()` for an emulator that was started by a plain `with`.
+
+        Raises:
+            RuntimeError: The emulator is not running in a thread of its own.
+        """
+        if self._portal is None:
+            raise RuntimeError("settle_blocking() needs `with Emulator()`; await settle()")
+        self._portal.call(self.settle)
+
+    def add_key(self, api_key: str) -> None:
+        """Make `api_key` live: same user and credits, its own list and limits.
+
+        Raises:
+            ValueError: It cannot stand in an Authorization header.
+        """
+        _checks.require_key("api_key", api_key)
+        with self._api.lock:
+            self._api.state.add_account(api_key)
+
+    def revoke_key(self, api_key: str) -> None:
+        """Answer `invalid_api_key` to `api_key` from now on.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        with self._api.lock:
+            self._api.state.accounts[api_key].live = False
+
+    def top_up(self, credits: float) -> None:  # noqa: A002 (the API's word)
+        """Add credits to the balance.
+
+        Args:
+            credits: At least 0.
+        """
+        _checks.require_number("credits", credits)
+        if credits < 0:
+            raise ValueError(f"credits must be at least 0, not {credits!r}")
+        with self._api.lock:
+            self._api.state.credits += credits
+
+    async def __aenter__(self) -> Self:
+        if self._running is not None:
+            raise RuntimeError("this emulator is running already")
+        loop = asyncio.get_running_loop()
+        self.clock.bind(loop)
+        host = "127.0.0.1" if self.host == "localhost" else self.host
+        server = Server(Gate(self._api, self.clock), host, self.port)
+        port = await server.start()
+        self._api.results.origin = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        courier = Courier(self._api, self.clock)
+        self._running = _Running(loop, server, courier, loop.create_task(courier.run()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        running, self._running = self._require_running(), None
+        running.task.cancel()
+        await running.server.stop()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running.task
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            self._portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
+            self._portal.call(self.__aenter__)
+            self._thread = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        thread, portal = self._thread, self._portal
+        self._thread = self._portal = None
+        if thread is not None and portal is not None:
+            with thread:
+                portal.call(self.__aexit__)
+
+    def _require_running(self) -> _Running:
+        if self._running is None:
+            raise RuntimeError("the emulator is not running: use `async with` or `with`")
+        return self._running
+
+
+@attrs.frozen(eq=False)
+class _Running:
+    """What there is only between start and stop."""
+
+    loop: asyncio.AbstractEventLoop
+    server: Server
+    courier: Courier
+    task: asyncio.Task[Any]

@@ -1,0 +1,156 @@
+"""The thin shell around the API: aiohttp's low-level server on a loopback socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import attrs
+from aiohttp import web
+
+from ._messages import Answer, Request
+from ._problems import Problem
+
+if TYPE_CHECKING:
+    from ._api import Api
+    from .clock import Clock
+
+#: Seconds of the event loop that a client has for sending a body.
+BODY_TIMEOUT: Final = 30.0
+
+_SHUTDOWN = 0.2
+_TOO_LARGE = Problem(413, "payload_too_large", "The body is larger than 1 MiB.")
+_TOO_SLOW = Problem(408, "request_timeout", "The body did not arrive in time.")
+_CUT = Problem(400, "validation_error", "The body could not be read.")
+_NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1 as it should be.")
+_OURS = Problem(500, "internal_error", "The emulator failed: please report it.")
+
+
+class _Connection(web.RequestHandler):
+    """Answers in the API's own form where aiohttp would answer by itself."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, manager: _Manager, gate: Gate) -> None:
+        super().__init__(
+            manager,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]
+            # The API sees the bytes as sent: no silent un-gzipping, no bombs.
+            auto_decompress=False,
+        )
+        self._gate = gate
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer where the request cannot be parsed, or the emulator is broken."""
+        if status >= 500:
+            self.log_exception("The emulator failed", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("an answer was under way")
+        flaw = _OURS if status >= 500 else _NOT_HTTP
+        response = to_response(self._gate.answer(Request("", "", "", {}, flaw=flaw)))
+        response.force_close()
+        return response
+
+
+class _Manager(web.Server):
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate.handle)
+        self._gate = gate
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self._gate)
+
+
+@attrs.define(eq=False)
+class Gate:
+    """Turns aiohttp's requests into ours, and our answers into aiohttp's."""
+
+    api: Api
+    clock: Clock
+
+    def answer(self, request: Request) -> Answer:
+        """Answer one request now."""
+        return self.api.answer(request, self.clock.now())
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """aiohttp's entry."""
+        if "Expect" in request.headers:
+            await _send_continue(request)
+        body, flaw = await _read(request)
+        url = request.rel_url
+        received = Request(
+            request.method, url.raw_path, url.raw_query_string, request.headers, body, flaw
+        )
+        return to_response(self.answer(received))
+
+
+async def _send_continue(request: web.BaseRequest) -> None:
+    if request.headers["Expect"].lower() == "100-continue" and request.version >= (1, 1):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # Or aiohttp would take the answer for one that is under way.
+        request.writer.output_size = 0
+
+
+async def _read(request: web.BaseRequest) -> tuple[bytes, Problem | None]:
+    try:
+        if request.content.is_eof():
+            return await request.read(), None
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await request.read(), None
+    except web.HTTPRequestEntityTooLarge:
+        return b"", _TOO_LARGE
+    except TimeoutError:
+        return b"", _TOO_SLOW
+    except Exception:  # noqa: BLE001 (whatever the parser found wrong with the body)
+        return b"", _CUT
+
+
+def to_response(answer: Answer) -> web.Response:
+    """The answer as aiohttp sends it."""
+    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+
+@attrs.define(eq=False)
+class Server:
+    """The listening socket and what is connected to it."""
+
+    gate: Gate
+    host: str
+    port: int
+    _manager: _Manager = attrs.field(init=False)
+    _runner: web.ServerRunner = attrs.field(init=False)
+
+    async def start(self) -> int:
+        """Listen.
+
+        Returns:
+            The port: the one that was asked for, or a free one for 0.
+        """
+        self._manager = _Manager(self.gate)
+        self._runner = web.ServerRunner(self._manager, shutdown_timeout=_SHUTDOWN)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port)
+        try:
+            await site.start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close every connection, those with a request in flight too."""
+        transports = [connection.transport for connection in self._manager.connections]
+        await self._runner.cleanup()
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        # Cancelled handlers and lost connections need a turn of the loop each.
+        for _ in range(3):
+            await asyncio.sleep(0)

@@ -1,0 +1,144 @@
+"""The emulator's clocks: one follows the event loop, one moves only when told to."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import heapq
+import itertools
+import math
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from . import _checks
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+#: Two readings nearer than this are the same moment: floats of unix time are 0.24 µs apart.
+TICK = 1e-6
+
+#: Where a `VirtualClock` starts unless told otherwise: 2026-01-01T00:00:00Z.
+EPOCH = 1_767_225_600.0
+
+_NANOSECONDS = 1_000_000_000
+_Sleeper: TypeAlias = "tuple[float, int, asyncio.AbstractEventLoop, asyncio.Future[None]]"
+
+
+class Clock(abc.ABC):
+    """What the emulator asks of a clock."""
+
+    @abc.abstractmethod
+    def now(self) -> float:
+        """The time in unix seconds. Never goes back."""
+
+    @abc.abstractmethod
+    async def sleep_until(self, when: float) -> None:
+        """Return when the clock has reached `when`, in unix seconds."""
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:  # noqa: B027 (optional)
+        """Called by the emulator when it starts in `loop`."""
+
+
+@attrs.define(eq=False)
+class RealClock(Clock):
+    """The event loop's time, from the wall clock's at the start.
+
+    Attributes:
+        speed: Seconds of the emulator's time for each second of the loop's; greater than 0.
+    """
+
+    speed: float = attrs.field(default=1.0, validator=_checks.number(above=0.0))
+    _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
+    _wall: float = attrs.field(default=0.0, init=False)
+    _start: float = attrs.field(default=0.0, init=False)
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Follow `loop` from now on."""
+        if loop is not self._loop:
+            self._wall, self._start, self._loop = self.now(), loop.time(), loop
+
+    def now(self) -> float:
+        """The time in unix seconds."""
+        if self._loop is None:
+            return time.time()
+        return self._wall + (self._loop.time() - self._start) * self.speed
+
+    async def sleep_until(self, when: float) -> None:
+        """Return when the clock has reached `when`, in unix seconds."""
+        self.bind(asyncio.get_running_loop())
+        while (left := when - self.now()) > 0:
+            await asyncio.sleep(left / self.speed)
+
+
+@attrs.define(eq=False)
+class VirtualClock(Clock):
+    """A clock that moves only by `advance()`, from any thread.
+
+    Attributes:
+        start: Where it starts, in unix seconds.
+    """
+
+    start: float = attrs.field(default=EPOCH, validator=_checks.number())
+    _time: int = attrs.field(init=False)
+    _sleepers: list[_Sleeper] = attrs.field(factory=list[_Sleeper], init=False, repr=False)
+    _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False, repr=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+
+    @_time.default  # pyright: ignore[reportAttributeAccessIssue, reportUntypedFunctionDecorator]
+    def _start_time(self) -> int:
+        # Whole nanoseconds: ten steps of 0.1 s are one second.
+        return round(self.start * _NANOSECONDS)
+
+    def now(self) -> float:
+        """The time in unix seconds."""
+        return self._time / _NANOSECONDS
+
+    def advance(self, seconds: float) -> None:
+        """Move on by `seconds`, and wake who has slept long enough, in order.
+
+        Args:
+            seconds: At least 0, finite.
+
+        Raises:
+            ValueError: `seconds` is negative or not finite.
+            TypeError: `seconds` is not a number.
+        """
+        _checks.require_number("seconds", seconds)
+        if seconds < 0:
+            raise ValueError(f"seconds must be at least 0, not {seconds!r}")
+        with self._lock:
+            self._time += round(seconds * _NANOSECONDS)
+            while self._sleepers and self._sleepers[0][0] <= self.now() + TICK:
+                _, _, loop, future = heapq.heappop(self._sleepers)
+                _wake(loop, future)
+
+    async def sleep_until(self, when: float) -> None:
+        """Return when the clock has reached `when`, in unix seconds."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if when <= self.now() + TICK:
+                return
+            future: asyncio.Future[None] = loop.create_future()
+            heapq.heappush(self._sleepers, (when, next(self._numbers), loop, future))
+        await future
+
+
+def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(_finish, future)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def iso(when: float) -> str:
+    """`when` (unix seconds) as ISO 8601 with milliseconds and `Z`."""
+    whole = math.floor(when)
+    milliseconds = int((when - whole) * 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{milliseconds:03d}Z"
