@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from . import _ids, _results, limits
+from . import _ids, limits
 from ._messages import Answer, Request
 from ._problems import Problem, Refused, invalid, method_not_allowed, not_found
-from ._schema import fingerprint, read_json, read_limit, read_query, read_swap
+from ._results import PREFIX as LINKS
+from ._schema import read_json, read_limit, read_query, read_swap
 from .clock import iso
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Final, TypeAlias
 
     from ._outbox import Outbox
+    from ._results import Results
     from ._state import Account, State, Swap
 
     Reply: TypeAlias = tuple[int, dict[str, object]]
@@ -35,6 +37,7 @@ _LONGEST_KEY = 255
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _JSON = ("Content-Type", "application/json")
 _NOT_JSON = Problem(415, "unsupported_media_type", "Content-Type must be application/json.")
+_NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1.")
 _ENCODED = Problem(415, "unsupported_media_type", "Content-Encoding is not supported.")
 
 
@@ -43,7 +46,7 @@ class Api:
     """Answers requests; keeps the latest for inspection."""
 
     state: State
-    results: _results.Results
+    results: Results
     outbox: Outbox
     lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     log: deque[tuple[float, Request, int, str]] = attrs.field(init=False)
@@ -69,12 +72,8 @@ class Api:
     def _dispatch(self, request: Request, now: float, request_id: str) -> Answer:
         account = None
         try:
-            if not request.method:
-                raise Refused(request.flaw or _NOT_JSON)
-            if request.path.startswith(_results.PREFIX):
+            if request.path.startswith(LINKS):
                 return self.results.answer(request, now)
-            if not request.path.startswith((PREFIX + "/", PREFIX + "?")):
-                raise not_found()
             account = self._authenticate(request)
             account.meter.admit(now)
             status, value = self._route(request)(account, request, now)
@@ -86,6 +85,10 @@ class Api:
         return Answer(status, common + headers, _encode(value).encode())
 
     def _authenticate(self, request: Request) -> Account:
+        if not request.method:
+            raise Refused(request.flaw or _NOT_HTTP)
+        if not request.path.startswith(PREFIX + "/"):
+            raise not_found()
         return self.state.authenticate(request.headers.get("Authorization"))
 
     def _limit_headers(self, account: Account | None, now: float) -> tuple[tuple[str, str], ...]:
@@ -110,12 +113,12 @@ class Api:
 
     def _me(self, account: Account, _: Request, now: float) -> Reply:
         self.state.settle(now)
-        meter, credits = account.meter, tidy(self.state.credits)
+        meter, total = account.meter, tidy(self.state.credits)
         return 200, {
             "user_id": f"usr_{_ids.digest(self.state.seed, 'user').hex()}",
             "email_verified": True,
             "subscription_tier": "free",
-            "credits": {"permanent": credits, "monthly": 0, "subscription": 0, "total": credits},
+            "credits": {"permanent": total, "monthly": 0, "subscription": 0, "total": total},
             "rate_limit": {
                 "limit": meter.limit,
                 "window_seconds": tidy(self.state.limits.window),
@@ -134,19 +137,17 @@ class Api:
 
     def _create(self, account: Account, request: Request, now: float) -> Reply:
         _check_json(request)
-        body = read_json(request.body)
-        params = read_swap(body)
-        key = _read_key(request)
-        swap, new = self.state.create(account, params, fingerprint(body), key, now)
+        params, key = read_swap(read_json(request.body)), _read_key(request)
+        swap, new = self.state.create(account, params, key, now)
         if not new:
             return 200, self.view(swap, now)
         if params.webhook_url is not None:
             self.outbox.add(swap)
-        return 201, self.view(swap, now, status="queued")
+        return 201, self.view(swap, now, fresh=True)
 
-    def view(self, swap: Swap, now: float, status: str | None = None) -> dict[str, object]:
-        """The swap object of the API, as it is at `now`, or still `queued`."""
-        fresh, status = status is not None, status or swap.status(now)
+    def view(self, swap: Swap, now: float, *, fresh: bool = False) -> dict[str, object]:
+        """The swap object of the API at `now`; a fresh one is queued, however quick it is."""
+        status = "queued" if fresh else swap.status(now)
         value: dict[str, object] = {
             "id": swap.id,
             "type": swap.params.type,

@@ -1,4 +1,4 @@
-"""Validators for constructor arguments: each message names the field, the value and what is right."""
+"""Validators for constructor arguments: they name the field, the value and what is right."""
 
 from __future__ import annotations
 

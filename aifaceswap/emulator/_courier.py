@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import attrs
@@ -66,17 +65,13 @@ class Courier:
 
     async def _wait(self) -> None:
         due = self.api.outbox.next_due()
-        waits = [asyncio.create_task(self._changed.wait())]
+        waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._changed.wait())]
         if due < math.inf:
-            waits.append(asyncio.create_task(self._sleep_until(due)))
+            waits.append(asyncio.create_task(self.clock.sleep_until(due)))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await _cancel(waits)
-
-    async def _sleep_until(self, when: float) -> bool:
-        await self.clock.sleep_until(when)
-        return True
 
     async def _attempt(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
         try:
@@ -122,8 +117,7 @@ class Courier:
         return not due and not self._under_way
 
 
-async def _cancel(tasks: list[asyncio.Task[Literal[True]]]) -> None:
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)

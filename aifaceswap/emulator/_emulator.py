@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio.from_thread
 import attrs
 
-from . import _checks, _records
+from . import _checks
 from ._api import PREFIX, Api
 from ._courier import Courier
 from ._outbox import Outbox
+from ._records import describe_request, describe_swap
 from ._results import Results
 from ._server import Gate, Server
 from ._state import State
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 #: The key that an emulator knows unless told otherwise.
 DEFAULT_API_KEY: Final = "key_emulator"
+
+
+def _choose_clock(clock: Clock | None) -> Clock:
+    return RealClock() if clock is None else clock
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -59,14 +64,12 @@ class Emulator:
     seed: int = attrs.field(default=0, validator=_checks.whole(least=0, most=2**63 - 1))
     clock: Clock = attrs.field(
         default=None,
-        converter=attrs.converters.default_if_none(factory=RealClock),
+        converter=_choose_clock,
         validator=_checks.instance(Clock, "a Clock such as VirtualClock()"),
     )
     host: str = attrs.field(default="127.0.0.1", validator=_checks.loopback_host)
     port: int = attrs.field(default=0, validator=_checks.whole(least=0, most=65_535))
-    api_key: str = attrs.field(
-        default=DEFAULT_API_KEY, repr=False, validator=_checks.bearer_token
-    )
+    api_key: str = attrs.field(default=DEFAULT_API_KEY, repr=False, validator=_checks.bearer_token)
     credits: float = attrs.field(default=1000.0, validator=_checks.number())
     limits: Limits = attrs.field(
         factory=Limits, validator=_checks.instance(Limits, "a Limits(...)")
@@ -122,7 +125,7 @@ class Emulator:
         """The latest requests, oldest first: at most 10,000."""
         with self._api.lock:
             entries = list(self._api.log)
-        return tuple(map(_records.describe_request, entries))
+        return tuple(map(describe_request, entries))
 
     @property
     def swaps(self) -> tuple[SwapRecord, ...]:
@@ -130,7 +133,7 @@ class Emulator:
         with self._api.lock:
             swaps = list(self._api.state.swaps)
         now = self.clock.now()
-        return tuple(_records.describe_swap(swap, now) for swap in swaps)
+        return tuple(describe_swap(swap, now) for swap in swaps)
 
     @property
     def deliveries(self) -> tuple[DeliveryRecord, ...]:

@@ -25,6 +25,8 @@ BACKOFF: Final = (5.0, 30.0, 120.0, 600.0)
 #: How many of the latest deliveries are kept for inspection.
 KEPT: Final = 10_000
 
+_SUCCESS = range(200, 300)
+
 SIGNATURE_HEADER: Final = "x-aifaceswap-signature"
 
 
@@ -156,7 +158,7 @@ class Outbox:
     def finish_attempt(self, delivery: Delivery, attempt: DeliveryAttempt, now: float) -> None:
         """Note what became of an attempt; plan the next where one is needed."""
         delivery.attempts.append(attempt)
-        if attempt.status is not None and 200 <= attempt.status < 300:
+        if attempt.status in _SUCCESS:
             delivery.state = "delivered"
         elif len(delivery.attempts) > len(BACKOFF):
             delivery.state = "failed"

@@ -19,6 +19,7 @@ SIZE: Final = CELLS * CELL_PIXELS
 FRAMES: Final = 3
 
 _SHADES: Final = 8
+_RADIUS: Final = 7
 
 
 def draw_palette(name: str) -> list[Colour]:
@@ -47,7 +48,7 @@ def _cell(bits: int, x: int, y: int, frame: int) -> int:
     half = min(x, CELLS - 1 - x)
     distance = ((x - 7.5) ** 2 + (y - 7.5) ** 2) ** 0.5
     shade = min(_SHADES - 1, int(_SHADES - 1 - distance * (_SHADES - 1) / 11) + frame)
-    inside = distance < 7 and bits >> ((y // 2) * 8 + half) & 1
+    inside = distance < _RADIUS and bits >> ((y // 2) * 8 + half) & 1
     return _SHADES + shade if inside else shade
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import ipaddress
 import json
 import math
@@ -26,10 +25,12 @@ DEFAULT_PAGE = 25
 LARGEST_PAGE = 100
 
 _LIMIT = re.compile(r"[0-9]{1,9}")
+# Nearly every URL, at a tenth of the cost of taking it apart.
+_PLAIN_URL = re.compile(r"https://([a-z0-9.-]+)(?:[/?#][!#-;=?-\[\]^-~]*)?")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\<>\"]")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class SwapParams:
     """The checked body of a creation."""
 
@@ -71,23 +72,26 @@ def read_json(body: bytes) -> object:
         raise invalid("The body is nested too deep.") from None
     except ValueError as error:
         raise invalid(f"The body is not JSON: {str(error)[:80]}.") from None
-    _check_depth(value, DEEPEST_JSON)
+    if body.count(b"{") + body.count(b"[") > DEEPEST_JSON:
+        _check_depth(value, DEEPEST_JSON)
     return value
 
 
 def _check_depth(value: object, left: int) -> None:
-    if not isinstance(value, dict | list):
+    if isinstance(value, dict):
+        value = list(cast("dict[str, object]", value).values())
+    if not isinstance(value, list):
         return
     if not left:
         raise invalid("The body is nested too deep.")
-    items = cast("dict[str, object]", value).values() if isinstance(value, dict) else value
-    for item in cast("list[object]", items):
+    for item in cast("list[object]", value):
         _check_depth(item, left - 1)
 
 
-def fingerprint(value: object) -> bytes:
-    """16 bytes that are the same for the same JSON value, however it was written."""
-    return hashlib.blake2b(_canonical(value).encode(), digest_size=16).digest()
+def are_same(one: SwapParams, other: SwapParams) -> bool:
+    """Whether two creations ask for the same swap, however their JSON was written."""
+    # By their JSON, because True == 1 in Python.
+    return _canonical(attrs.asdict(one)) == _canonical(attrs.asdict(other))
 
 
 def read_swap(value: object) -> SwapParams:
@@ -128,6 +132,13 @@ def _require_url(body: dict[str, object], field: str) -> str:
 
 
 def _find_url_flaw(url: str) -> str | None:
+    plain = _PLAIN_URL.fullmatch(url)
+    if plain and len(url) <= LONGEST_URL and _is_public(plain[1]):
+        return None
+    return _find_rare_url_flaw(url)
+
+
+def _find_rare_url_flaw(url: str) -> str | None:
     if len(url) > LONGEST_URL:
         return f"must have at most {LONGEST_URL} characters"
     if _UNSAFE.search(url):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Seconds of the event loop that a client has for sending a body.
 BODY_TIMEOUT: Final = 30.0
+
+#: The largest body that is read, in bytes: what aiohttp reads unless told otherwise.
+LARGEST_BODY: Final = 1024 * 1024
 
 _SHUTDOWN = 0.2
 _TOO_LARGE = Problem(413, "payload_too_large", "The body is larger than 1 MiB.")
@@ -49,11 +53,12 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer where the request cannot be parsed, or the emulator is broken."""
-        if status >= 500:
+        ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if ours:
             self.log_exception("The emulator failed", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionResetError("an answer was under way")
-        flaw = _OURS if status >= 500 else _NOT_HTTP
+        flaw = _OURS if ours else _NOT_HTTP
         response = to_response(self._gate.answer(Request("", "", "", {}, flaw=flaw)))
         response.force_close()
         return response
@@ -80,7 +85,7 @@ class Gate:
         return self.api.answer(request, self.clock.now())
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """aiohttp's entry."""
+        """What aiohttp calls for each request."""
         if "Expect" in request.headers:
             await _send_continue(request)
         body, flaw = await _read(request)
@@ -100,15 +105,16 @@ async def _send_continue(request: web.BaseRequest) -> None:
 
 async def _read(request: web.BaseRequest) -> tuple[bytes, Problem | None]:
     try:
-        if request.content.is_eof():
-            return await request.read(), None
+        if request.content.is_eof() and request.content.total_bytes <= LARGEST_BODY:
+            return request.content.read_nowait(), None
         async with asyncio.timeout(BODY_TIMEOUT):
             return await request.read(), None
     except web.HTTPRequestEntityTooLarge:
         return b"", _TOO_LARGE
     except TimeoutError:
         return b"", _TOO_SLOW
-    except Exception:  # noqa: BLE001 (whatever the parser found wrong with the body)
+    except Exception:
+        # Whatever the parser found wrong with the body, or the client has gone.
         return b"", _CUT
 
 

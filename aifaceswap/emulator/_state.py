@@ -11,6 +11,7 @@ import attrs
 
 from . import _ids, _magic, limits
 from ._problems import Problem, Refused, invalid, not_found
+from ._schema import are_same
 from .clock import TICK
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from .limits import Limits
 
 COSTS = {"image": 1, "gif": 2}
+
+#: Where, as a part of its duration, a swap leaves `queued`, `preparing` and the first `processing`.
+_PREPARING, _PROCESSING, _LATE = 0.1, 0.25, 2 / 3
+
+#: The progress at which a failing swap stops.
+_FAILS_AT = 80
 
 _CONFLICT = Problem(409, "idempotency_conflict", "This Idempotency-Key was used with another body.")
 _NO_CREDITS = Problem(402, "insufficient_credits", "Not enough credits for this swap.")
@@ -37,7 +44,6 @@ class Swap:
     index: int
     params: SwapParams
     key: str | None
-    fingerprint: bytes
     life: _magic.Life
     cost: int
     created: float
@@ -53,17 +59,17 @@ class Swap:
         if self.finish <= now + TICK:
             return "failed" if self.life.fails else "done"
         elapsed = self._elapsed(now)
-        if elapsed < 0.1:
+        if elapsed < _PREPARING:
             return "queued"
-        if elapsed < 0.25:
+        if elapsed < _PROCESSING:
             return "preparing"
-        return self.life.late_status if elapsed >= 2 / 3 else "processing"
+        return self.life.late_status if elapsed >= _LATE else "processing"
 
     def progress(self, now: float) -> int:
         """0 to 100; 100 only when it is done."""
         if self.finish <= now + TICK:
-            return 80 if self.life.fails else 100
-        return min(80 if self.life.fails else 99, int(self._elapsed(now) * 100))
+            return _FAILS_AT if self.life.fails else 100
+        return min(_FAILS_AT if self.life.fails else 99, int(self._elapsed(now) * 100))
 
     def _elapsed(self, now: float) -> float:
         return min(1.0, (now - self.created) / self.duration) if self.duration else 1.0
@@ -73,7 +79,7 @@ class Swap:
 class Remembered:
     """A refusal that its idempotency key repeats."""
 
-    fingerprint: bytes
+    params: SwapParams
     problem: Problem
 
 
@@ -136,7 +142,7 @@ class State:
                     self.credits += swap.cost
 
     def create(
-        self, account: Account, params: SwapParams, print_: bytes, key: str | None, now: float
+        self, account: Account, params: SwapParams, key: str | None, now: float
     ) -> tuple[Swap, bool]:
         """Create a swap, or find the one that its idempotency key created.
 
@@ -147,15 +153,15 @@ class State:
             Refused: A conflict, a magic input, no credits, or no free slot.
         """
         if key is not None and (earlier := account.replies.get(key)) is not None:
-            return _replay(earlier, print_), False
+            return _replay(earlier, params), False
         self.settle(now)
         try:
             self._check(account, params, now)
         except Refused as refused:
-            if key is not None and refused.problem.status == 402:
-                account.replies[key] = Remembered(print_, refused.problem)
+            if key is not None and refused.problem.code == _NO_CREDITS.code:
+                account.replies[key] = Remembered(params, refused.problem)
             raise
-        return self._add(account, params, print_, key, now), True
+        return self._add(account, params, key, now), True
 
     def _check(self, account: Account, params: SwapParams, now: float) -> None:
         problem = _magic.find_problem((params.source_url, params.target_url), now)
@@ -168,9 +174,7 @@ class State:
             wait = account.unfinished[0][0] - now
             raise Refused(limits.rate_limited_concurrent(min(wait, 60.0)))
 
-    def _add(
-        self, account: Account, params: SwapParams, print_: bytes, key: str | None, now: float
-    ) -> Swap:
+    def _add(self, account: Account, params: SwapParams, key: str | None, now: float) -> Swap:
         number, cost = len(self.swaps), COSTS[params.type]
         life = _magic.find_life((params.source_url, params.target_url))
         swap = Swap(
@@ -180,7 +184,6 @@ class State:
             index=len(account.swaps),
             params=params,
             key=key,
-            fingerprint=print_,
             life=life,
             cost=cost,
             created=now,
@@ -251,8 +254,8 @@ def _decode_cursor(cursor: str) -> int:
         return 0
 
 
-def _replay(earlier: Swap | Remembered, print_: bytes) -> Swap:
-    if earlier.fingerprint != print_:
+def _replay(earlier: Swap | Remembered, params: SwapParams) -> Swap:
+    if not are_same(earlier.params, params):
         raise Refused(_CONFLICT)
     if isinstance(earlier, Remembered):
         raise Refused(earlier.problem)

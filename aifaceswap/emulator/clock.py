@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import functools
 import heapq
 import itertools
 import math
@@ -52,9 +53,9 @@ class RealClock(Clock):
     """
 
     speed: float = attrs.field(default=1.0, validator=_checks.number(above=0.0))
-    _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
-    _wall: float = attrs.field(default=0.0, init=False)
-    _start: float = attrs.field(default=0.0, init=False)
+    _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False, repr=False)
+    _wall: float = attrs.field(default=0.0, init=False, repr=False)
+    _start: float = attrs.field(default=0.0, init=False, repr=False)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follow `loop` from now on."""
@@ -70,7 +71,7 @@ class RealClock(Clock):
     async def sleep_until(self, when: float) -> None:
         """Return when the clock has reached `when`, in unix seconds."""
         self.bind(asyncio.get_running_loop())
-        while (left := when - self.now()) > 0:
+        while (left := when - self.now()) > 0:  # noqa: ASYNC110 (timers may fire early)
             await asyncio.sleep(left / self.speed)
 
 
@@ -83,15 +84,14 @@ class VirtualClock(Clock):
     """
 
     start: float = attrs.field(default=EPOCH, validator=_checks.number())
-    _time: int = attrs.field(init=False)
+    _time: int = attrs.field(init=False, repr=False)
     _sleepers: list[_Sleeper] = attrs.field(factory=list[_Sleeper], init=False, repr=False)
     _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
-    @_time.default  # pyright: ignore[reportAttributeAccessIssue, reportUntypedFunctionDecorator]
-    def _start_time(self) -> int:
+    def __attrs_post_init__(self) -> None:
         # Whole nanoseconds: ten steps of 0.1 s are one second.
-        return round(self.start * _NANOSECONDS)
+        self._time = round(self.start * _NANOSECONDS)
 
     def now(self) -> float:
         """The time in unix seconds."""
@@ -140,5 +140,9 @@ def _finish(future: asyncio.Future[None]) -> None:
 def iso(when: float) -> str:
     """`when` (unix seconds) as ISO 8601 with milliseconds and `Z`."""
     whole = math.floor(when)
-    milliseconds = int((when - whole) * 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{milliseconds:03d}Z"
+    return f"{_iso_second(whole)}.{int((when - whole) * 1000):03d}Z"
+
+
+@functools.lru_cache(maxsize=1024)
+def _iso_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
