@@ -1,1 +1,134 @@
-"""Async-first SDK for the AI Face Swap API."""
+"""Async-first SDK for the AI Face Swap API, with a synchronous facade and a local emulator.
+
+``AsyncClient`` is for asyncio programs, ``Client`` for all others::
+
+    import aifaceswap
+
+    with aifaceswap.Client() as client:  # the key is read from AIFACESWAP_API_KEY
+        swap = client.swaps.run(
+            source_url="https://example.com/face.jpg",
+            target_url="https://example.com/target.jpg",
+        )
+        client.swaps.download(swap, "result.jpg")
+
+Names are loaded when they are first used: importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from aifaceswap import budget, emulator, errors, models
+    from aifaceswap.budget import Budget, Permit, RequestBudget
+    from aifaceswap.client import AsyncClient, AsyncSwaps
+    from aifaceswap.errors import (
+        AIFaceSwapError,
+        APIConnectionError,
+        APIResponseError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ConcurrencyLimitError,
+        ConfigurationError,
+        ConflictError,
+        ContentRejectedError,
+        DailyLimitError,
+        InsufficientCreditsError,
+        InvalidRequestError,
+        NotFoundError,
+        PayloadTooLargeError,
+        RateLimitError,
+        ServerError,
+        ServiceUnavailableError,
+        SourceUnreachableError,
+        SwapFailedError,
+        UnsupportedMediaTypeError,
+        WaitTimeoutError,
+        WebhookVerificationError,
+    )
+    from aifaceswap.models import (
+        Account,
+        Credits,
+        RateLimit,
+        Response,
+        Swap,
+        SwapPage,
+        SwapRequest,
+        SwapStatus,
+        SwapType,
+        WebhookEvent,
+    )
+    from aifaceswap.sync import Client, Swaps
+
+__all__ = [
+    "AIFaceSwapError",
+    "APIConnectionError",
+    "APIResponseError",
+    "APIStatusError",
+    "APITimeoutError",
+    "Account",
+    "AsyncClient",
+    "AsyncSwaps",
+    "AuthenticationError",
+    "BadRequestError",
+    "Budget",
+    "Client",
+    "ConcurrencyLimitError",
+    "ConfigurationError",
+    "ConflictError",
+    "ContentRejectedError",
+    "Credits",
+    "DailyLimitError",
+    "InsufficientCreditsError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "PayloadTooLargeError",
+    "Permit",
+    "RateLimit",
+    "RateLimitError",
+    "RequestBudget",
+    "Response",
+    "ServerError",
+    "ServiceUnavailableError",
+    "SourceUnreachableError",
+    "Swap",
+    "SwapFailedError",
+    "SwapPage",
+    "SwapRequest",
+    "SwapStatus",
+    "SwapType",
+    "Swaps",
+    "UnsupportedMediaTypeError",
+    "WaitTimeoutError",
+    "WebhookEvent",
+    "WebhookVerificationError",
+    "__version__",
+    "budget",
+    "emulator",
+    "errors",
+    "models",
+]
+
+# Where names live, the cheapest module first; the modules themselves are public, too.
+_HOMES = ("errors", "models", "budget", "client", "sync")
+_MODULES = ("budget", "emulator", "errors", "models")
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    modules = (import_module(f"{__name__}.{home}") for home in _HOMES)
+    value: object = next(vars(module)[name] for module in modules if name in vars(module))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

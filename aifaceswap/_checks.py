@@ -1,0 +1,374 @@
+"""What may be sent: one check for each kind of input, before a socket is opened.
+
+A check returns the value as it will be sent, or raises an error that names the field, the
+value and what would be right. Only the API key's value is never shown.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Mapping
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from aifaceswap.errors import ConfigurationError, InvalidRequestError
+
+DEFAULT_BASE_URL = "https://aifacesswap.com/api/v1"
+API_KEY_VARIABLE = "AIFACESWAP_API_KEY"
+BASE_URL_VARIABLE = "AIFACESWAP_BASE_URL"
+MAX_PAGE = 100
+
+# An ordinary public URL, recognised at once; whatever else is given is looked at in detail.
+_ORDINARY_URL = re.compile(
+    r"https://(?:[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?\.)+"
+    r"(?!(?:local|localhost|internal)\b)[a-z][a-z0-9-]*"
+    r"(?::[0-9]{1,5})?(?:[/?#][^\s\x00-\x20\x7f]*)?"
+)
+_URL_PARTS = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(?P<user>[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]*)(?P<rest>.*)"
+)
+_AFTER_HOST = re.compile(r"(?::[0-9]{1,5})?(?:[/?#].*)?")
+_NOT_IN_HOST = re.compile(r"[\\<>\"^`{}|%@\[\]]")
+_NOT_IN_URL = re.compile(r"[\s\x00-\x20\x7f]")
+_LOCAL_NAMES = ("local", "localhost", "internal")
+_IS_LOCAL = "is local; the service can only fetch what is public"
+_SWAP_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_METHOD = re.compile(r"[A-Za-z]+")
+_NOT_IN_PATH = re.compile(r"[?#\\\x00-\x20\x7f]")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+# The client's own: set by hand they would break authentication, framing or safe retries.
+_RESERVED_HEADERS = frozenset(
+    {
+        "authorization",
+        "connection",
+        "content-length",
+        "host",
+        "idempotency-key",
+        "transfer-encoding",
+    }
+)
+
+
+def public_url(field: str, value: object) -> str:
+    """Check that a URL is one that the service can fetch: https, on a public host.
+
+    Names are not resolved: that is the service's part (``source_unreachable``).
+
+    Args:
+        field: The name of the argument, for the error.
+        value: What was given.
+
+    Returns:
+        The URL as it was given.
+
+    Raises:
+        InvalidRequestError: It is no string, not https, malformed, or its host is local.
+    """
+    if not isinstance(value, str):
+        raise InvalidRequestError.of(field, value, "is not a string; an https:// URL is needed")
+    if _ORDINARY_URL.fullmatch(value) is None and (fault := _url_fault(value)):
+        raise InvalidRequestError.of(field, value, fault)
+    return value
+
+
+def _url_fault(url: str) -> str | None:
+    if _NOT_IN_URL.search(url):
+        return "has white space or control characters in it; percent-encode them"
+    parts = _URL_PARTS.fullmatch(url)
+    if parts is None or parts["scheme"].lower() != "https":
+        return "is not an https:// URL"
+    if parts["user"]:
+        return "has a user name in it; the service can only fetch what is public"
+    if not _AFTER_HOST.fullmatch(parts["rest"]):
+        return "has a malformed port"
+    return _host_fault(parts["host"])
+
+
+def _host_fault(host: str) -> str | None:
+    labels = host.rstrip(".").lower().split(".")
+    if host.startswith("[") or labels[-1][:1].isdigit():
+        return _address_fault(host.strip("[]"))
+    if "" in labels or _NOT_IN_HOST.search(host):
+        return "has no valid host"
+    if labels[-1] in _LOCAL_NAMES or len(labels) == 1:
+        return _IS_LOCAL
+    return None
+
+
+def _address_fault(text: str) -> str | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return "has a malformed IP address as its host"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return None if (mapped or address).is_global else _IS_LOCAL
+
+
+def swap_id(value: object) -> str:
+    """Check that this can be a swap's id: one segment of a path.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The id.
+
+    Raises:
+        InvalidRequestError: It is no string, is empty, or holds what no id holds.
+    """
+    if not isinstance(value, str) or not _SWAP_ID.fullmatch(value):
+        fault = "is not the id of a swap, e.g. 'tsk_1a2b' (letters, digits, . _ ~ -)"
+        raise InvalidRequestError.of("swap_id", value, fault)
+    return value
+
+
+def page_limit(value: object) -> int:
+    """Check the size of a page.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The size.
+
+    Raises:
+        InvalidRequestError: It is not a whole number from 1 to 100.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_PAGE:
+        raise InvalidRequestError.of("limit", value, f"is not a whole number from 1 to {MAX_PAGE}")
+    return value
+
+
+def cursor(value: object) -> str:
+    """Check that this can be a cursor: it is opaque, but never empty.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The cursor.
+
+    Raises:
+        InvalidRequestError: It is no string or is empty.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidRequestError.of("cursor", value, "is not the next_cursor of a page")
+    return value
+
+
+def idempotency_key(value: object) -> str:
+    """Check that a caller's own key can be sent as a header.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The key.
+
+    Raises:
+        InvalidRequestError: It is no string, is empty, or holds spaces or non-ASCII.
+    """
+    if not isinstance(value, str) or not _VISIBLE.fullmatch(value):
+        fault = "is not a string of visible ASCII without spaces, e.g. str(uuid.uuid4())"
+        raise InvalidRequestError.of("idempotency_key", value, fault)
+    return value
+
+
+def method(value: object) -> str:
+    """Check an HTTP method.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The method in upper case.
+
+    Raises:
+        InvalidRequestError: It is no word.
+    """
+    if not isinstance(value, str) or not _METHOD.fullmatch(value):
+        raise InvalidRequestError.of("method", value, "is no HTTP method, e.g. 'GET'")
+    return value.upper()
+
+
+def path(value: object) -> str:
+    """Check that a path stays below the base URL: that is as far as the key may go.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The path, percent-encoded where it was not.
+
+    Raises:
+        InvalidRequestError: It is no path, would lead elsewhere, or holds a query.
+    """
+    if not isinstance(value, str) or not value.startswith("/") or value.startswith("//"):
+        raise InvalidRequestError.of("path", value, "does not start with one slash, e.g. '/me'")
+    if _NOT_IN_PATH.search(value):
+        fault = "holds a query, a fragment, a backslash or white space; use params for a query"
+        raise InvalidRequestError.of("path", value, fault)
+    if any(unquote(segment) in {".", ".."} for segment in value.split("/")):
+        raise InvalidRequestError.of("path", value, "holds a dot segment and would leave base_url")
+    return quote(value, safe="/%:@!$&'()*+,;=~")
+
+
+def query(params: Mapping[str, object]) -> str:
+    """Write query parameters.
+
+    Args:
+        params: Names and their values: text, numbers, True or False.
+
+    Returns:
+        ``?name=value&…``, percent-encoded; empty without parameters.
+
+    Raises:
+        InvalidRequestError: A value is of another type or not finite.
+    """
+    written = {name: _query_text(name, value) for name, value in params.items()}
+    return f"?{urlencode(written)}" if written else ""
+
+
+def _query_text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    raise InvalidRequestError.of(f"params[{name!r}]", value, "is neither text nor a finite number")
+
+
+def headers(values: Mapping[str, str]) -> dict[str, str]:
+    """Check a caller's own headers.
+
+    Args:
+        values: Names and values.
+
+    Returns:
+        A copy.
+
+    Raises:
+        InvalidRequestError: A name is none or belongs to the client, or a value is not one
+            line of ASCII.
+    """
+    for name, value in values.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise InvalidRequestError.of("headers", name, "is no header name")
+        if name.lower() in _RESERVED_HEADERS:
+            raise InvalidRequestError.of("headers", name, "is set by the client alone")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise InvalidRequestError.of(f"headers[{name!r}]", value, "is not one line of ASCII")
+    return dict(values)
+
+
+def api_key(value: object) -> str:
+    """Check that this can be sent as a key. Its value appears in no message.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The key.
+
+    Raises:
+        ConfigurationError: It is missing, or holds what no header can carry.
+    """
+    if value is None or value == "":
+        raise ConfigurationError(
+            f"api_key: there is none; set {API_KEY_VARIABLE} or pass api_key=… "
+            "(to try the package without a key: aifaceswap --emulator me)"
+        )
+    if not isinstance(value, str):
+        raise ConfigurationError(f"api_key: a string is needed, not {type(value).__name__}")
+    if bad := re.search(r"[^\x21-\x7e]", value):
+        raise ConfigurationError(
+            f"api_key: the character at position {bad.start()} is white space, a control "
+            "character or not ASCII; copy the key again, without quotes or line breaks"
+        )
+    return value
+
+
+def base_url(value: object) -> str:
+    """Check that the key may go there: https, or plain http to this machine.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The URL without a slash at its end.
+
+    Raises:
+        ConfigurationError: It is no such URL.
+    """
+    fault = _base_url_fault(value) if isinstance(value, str) else "is not a string"
+    if fault:
+        raise ConfigurationError(f"base_url: {value!r} {fault}; e.g. {DEFAULT_BASE_URL!r}")
+    return str(value).rstrip("/")
+
+
+def _base_url_fault(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is malformed ({error})"
+    if not host or _NOT_IN_URL.search(url):
+        return "is not an absolute URL"
+    if "?" in url or "#" in url or "@" in url:
+        return "holds a query, a fragment or a user name"
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)):
+        return None
+    return "is not https (plain http is for this machine alone)"
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host can only be this machine: ``localhost`` or a loopback address."""
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host is not None and host.lower() == "localhost"
+
+
+def seconds(field: str, value: object, *, at_least: float = 0.0) -> float:
+    """Check a span of time.
+
+    Args:
+        field: The name of the argument, for the error.
+        value: What was given.
+        at_least: The least that makes sense, in seconds.
+
+    Returns:
+        The seconds.
+
+    Raises:
+        ConfigurationError: It is no finite number above `at_least`.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= at_least:  # type: ignore[arg-type, operator]
+        raise ConfigurationError(f"{field}: {value!r} is no number of seconds above {at_least:g}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def proxy(value: object) -> str:
+    """Check the URL of a proxy; it may hold a password and appears in no message.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The URL.
+
+    Raises:
+        ConfigurationError: It is no http:// or https:// URL.
+    """
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        usable = parts is not None and parts.scheme in {"http", "https"} and parts.hostname
+    except ValueError:
+        usable = None
+    if not usable:
+        raise ConfigurationError("proxy: this is no URL like 'http://proxy.example:3128'")
+    return str(value)

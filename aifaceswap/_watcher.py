@@ -1,0 +1,279 @@
+"""One shared answer to "has it ended yet?" for every wait of a client.
+
+Whoever waits may have to look for all: the first wait leads, looks at the newest swaps with one
+list call, and hands over to another wait when its own swap has ended. So no background task
+outlives a wait, and a hundred waits cost no more requests than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Iterable, Iterator
+
+import anyio
+import attrs
+
+from aifaceswap._checks import MAX_PAGE
+from aifaceswap._protocol import get_swap, list_swaps, read_answer
+from aifaceswap._retry import is_retryable
+from aifaceswap._transport import Options, Transport
+from aifaceswap.errors import (
+    AIFaceSwapError,
+    APIResponseError,
+    BadRequestError,
+    NotFoundError,
+    WaitTimeoutError,
+)
+from aifaceswap.models import Swap
+
+SHORTEST_INTERVAL = 1.0
+LONGEST_INTERVAL = 15.0
+_LOOKS_PER_SWAP = 5
+# The share that the newest duration has in the typical one.
+_NEWEST = 0.3
+# Single looks at swaps that the list did not show, in one round.
+_SINGLE_LOOKS = 10
+
+
+class Watcher:
+    """Ends waits: by looking, and by what webhook deliveries say.
+
+    Args:
+        transport: What sends the looks.
+        options: How patient one look is; it is tried again at the next round anyway.
+    """
+
+    def __init__(self, transport: Transport, options: Options) -> None:
+        self._transport = transport
+        self._options = attrs.evolve(options, max_retries=min(1, options.max_retries))
+        self._rounds: dict[asyncio.AbstractEventLoop, _Rounds] = {}
+
+    async def wait(self, swap: Swap | str, timeout: float | None) -> Swap:
+        """Wait until a swap has ended.
+
+        Args:
+            swap: The swap, or its id.
+            timeout: Seconds to wait at most; None: for ever.
+
+        Returns:
+            The swap as it ended, well or not.
+
+        Raises:
+            WaitTimeoutError: It had not ended in time.
+            AIFaceSwapError: Looking failed in a way that will not pass.
+        """
+        if isinstance(swap, Swap) and swap.is_finished:
+            return swap
+        return await self._own_rounds().wait(swap, timeout)
+
+    def saw(self, swap: Swap) -> None:
+        """Tell all waits, on whatever loop, what has become of a swap.
+
+        Args:
+            swap: The swap as a webhook delivery describes it.
+        """
+        for loop, rounds in list(self._rounds.items()):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(rounds.was_told, swap)
+
+    def _own_rounds(self) -> _Rounds:
+        loop = asyncio.get_running_loop()
+        if loop not in self._rounds:
+            for ended in [loop for loop in self._rounds if loop.is_closed()]:
+                del self._rounds[ended]
+            self._rounds[loop] = _Rounds(self._transport, self._options)
+        return self._rounds[loop]
+
+
+@attrs.define(eq=False)
+class _Wait:
+    """One wait for one swap."""
+
+    swap_id: str
+    since: float
+    seen: Swap | None
+    looked: bool = False
+    ended: Swap | AIFaceSwapError | None = None
+    # Set when it has ended, when it is its turn to lead, and when another wait has begun.
+    event: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    def end(self, how: Swap | AIFaceSwapError) -> None:
+        self.ended = how
+        self.event.set()
+
+
+class _Rounds:
+    """The waits of one event loop, and the looks that one of them makes for all."""
+
+    def __init__(self, transport: Transport, options: Options) -> None:
+        self._transport = transport
+        self._options = options
+        self._clock = asyncio.get_running_loop().time
+        self._waits: dict[str, list[_Wait]] = {}
+        self._leader: _Wait | None = None
+        self._look_scope: anyio.CancelScope | None = None
+        self._last_look = float("-inf")
+        # Seconds that swaps have been taking; 0 until one has been seen to end.
+        self._typical = 0.0
+        self._trouble: AIFaceSwapError | None = None
+        self._list_is_readable = True
+
+    async def wait(self, swap: Swap | str, timeout: float | None) -> Swap:
+        seen = swap if isinstance(swap, Swap) else None
+        swap_id = swap.id if isinstance(swap, Swap) else swap
+        wait = _Wait(swap_id, self._clock(), seen)
+        self._waits.setdefault(swap_id, []).append(wait)
+        if self._leader is not None:
+            self._leader.event.set()
+        try:
+            async with asyncio.timeout(timeout):
+                ended = await self._follow_or_lead(wait)
+        except TimeoutError:
+            raise self._timed_out(wait, timeout) from self._trouble
+        finally:
+            self._leave(wait)
+        if isinstance(ended, AIFaceSwapError):
+            raise ended
+        return ended
+
+    def was_told(self, swap: Swap) -> None:
+        """A delivery has said what became of a swap."""
+        self._saw(swap)
+        if self._leader and self._leader.ended and self._look_scope:
+            self._look_scope.cancel()
+
+    async def _follow_or_lead(self, wait: _Wait) -> Swap | AIFaceSwapError:
+        while wait.ended is None:
+            if self._leader is None:
+                self._leader = wait
+            if self._leader is wait:
+                await self._lead(wait)
+            else:
+                wait.event.clear()
+                await wait.event.wait()
+        return wait.ended
+
+    async def _lead(self, wait: _Wait) -> None:
+        """Look once, when it is due; or come back early, because something has changed."""
+        delay = self._next_look() - self._clock()
+        if delay > 0:
+            wait.event.clear()
+            with anyio.move_on_after(delay):
+                await wait.event.wait()
+            return
+        self._last_look = self._clock()
+        with anyio.CancelScope() as self._look_scope:
+            await self._look()
+
+    def _leave(self, wait: _Wait) -> None:
+        waits = self._waits[wait.swap_id]
+        waits.remove(wait)
+        if not waits:
+            del self._waits[wait.swap_id]
+        if self._leader is wait:
+            self._leader = None
+        # Also where an heir leaves before its turn has come.
+        heir = next(self._open_waits(), None)
+        if self._leader is None and heir is not None:
+            heir.event.set()
+
+    def _timed_out(self, wait: _Wait, timeout: float | None) -> WaitTimeoutError:
+        status = f"it was {wait.seen.status}" if wait.seen else "it was never seen"
+        return WaitTimeoutError(
+            f"{wait.swap_id} had not ended after {timeout:g} s ({status} when last looked at); "
+            "it goes on at the service: wait for it again, without creating it anew",
+            swap_id=wait.swap_id,
+            swap=wait.seen,
+        )
+
+    # --- when to look ---
+
+    def _next_look(self) -> float:
+        """The moment at which the next look is due."""
+        waits = list(self._open_waits())
+        if any(wait.seen is None and not wait.looked for wait in waits):
+            return self._last_look + SHORTEST_INTERVAL
+        first_look = min(wait.since for wait in waits) + SHORTEST_INTERVAL
+        youngest = self._clock() - max(wait.since for wait in waits)
+        return max(first_look, self._last_look + self._interval(youngest))
+
+    def _interval(self, youngest: float) -> float:
+        """A fraction of what a swap takes, and longer where few requests are left."""
+        interval = max(self._typical, youngest) / _LOOKS_PER_SWAP
+        limits = self._transport.rate_limit
+        if limits is not None and limits.limit > 0:
+            interval /= min(1.0, max(0.2, 2 * limits.remaining / limits.limit))
+        return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, interval))
+
+    # --- looking ---
+
+    async def _look(self) -> None:
+        """Look once at every swap that is waited for."""
+        missing = list(self._waits)
+        try:
+            if len(missing) > 1 and self._list_is_readable:
+                missing = await self._look_at_pages(missing)
+            await self._look_at_each(missing)
+        except AIFaceSwapError as error:
+            if not is_retryable(error):
+                self._end_all(error)
+            self._trouble = error
+        else:
+            self._trouble = None
+
+    async def _look_at_pages(self, wanted: Iterable[str]) -> list[str]:
+        """Look at pages of the list for as long as they show swaps that are waited for."""
+        missing = dict.fromkeys(wanted)
+        cursor: str | None = None
+        while len(missing) > 1:
+            call = list_swaps(MAX_PAGE, cursor, purpose="poll")
+            try:
+                page = await self._transport.send(call, self._options, read_answer)
+            except (APIResponseError, BadRequestError, NotFoundError) as error:
+                # Parts of the list's form are not documented: do without it.
+                self._list_is_readable = is_retryable(error)
+                break
+            found = [swap for swap in page if swap.id in missing]
+            for swap in found:
+                del missing[swap.id]
+                self._saw(swap)
+            cursor = page.next_cursor
+            if cursor is None or not found:
+                break
+        return list(missing)
+
+    async def _look_at_each(self, swap_ids: list[str]) -> None:
+        for swap_id in swap_ids[:_SINGLE_LOOKS]:
+            call = get_swap(swap_id, purpose="poll")
+            try:
+                self._saw(await self._transport.send(call, self._options, read_answer))
+            except NotFoundError as error:
+                self._end(swap_id, error)
+            # Those that were not reached this time come first the next.
+            if swap_id in self._waits:
+                self._waits[swap_id] = self._waits.pop(swap_id)
+
+    def _saw(self, swap: Swap) -> None:
+        for wait in self._waits.get(swap.id, ()):
+            started_before = wait.seen is None
+            wait.seen, wait.looked = swap, True
+            if swap.is_finished and wait.ended is None:
+                wait.end(swap)
+                if not started_before:
+                    self._learn(self._clock() - wait.since)
+
+    def _learn(self, duration: float) -> None:
+        newest = _NEWEST if self._typical else 1.0
+        self._typical += newest * (duration - self._typical)
+
+    def _end(self, swap_id: str, error: AIFaceSwapError) -> None:
+        for wait in self._waits.get(swap_id, ()):
+            wait.end(copy.copy(error))
+
+    def _end_all(self, error: AIFaceSwapError) -> None:
+        for swap_id in self._waits:
+            self._end(swap_id, error)
+
+    def _open_waits(self) -> Iterator[_Wait]:
+        return (wait for waits in self._waits.values() for wait in waits if wait.ended is None)

@@ -1,0 +1,386 @@
+"""Every error that this package raises, in one tree.
+
+::
+
+    AIFaceSwapError
+    ├── ConfigurationError                 the client cannot be set up like this
+    ├── InvalidRequestError (ValueError)   bad input; nothing was sent
+    ├── APIConnectionError                 no whole answer came
+    │   └── APITimeoutError (TimeoutError)
+    ├── APIResponseError                   a 2xx that cannot be read
+    ├── APIStatusError                     the service said no
+    │   ├── BadRequestError                400
+    │   │   └── SourceUnreachableError     source_unreachable
+    │   ├── AuthenticationError            401
+    │   ├── InsufficientCreditsError       402
+    │   ├── NotFoundError                  404
+    │   ├── ConflictError                  409
+    │   ├── PayloadTooLargeError           413
+    │   ├── UnsupportedMediaTypeError      415
+    │   ├── ContentRejectedError           422
+    │   ├── RateLimitError                 429
+    │   │   ├── DailyLimitError            rate_limited_daily
+    │   │   └── ConcurrencyLimitError      rate_limited_concurrent
+    │   └── ServerError                    5xx
+    │       └── ServiceUnavailableError    503
+    ├── SwapFailedError                    the swap ended, without a picture
+    ├── WaitTimeoutError (TimeoutError)    the swap had not ended in time
+    └── WebhookVerificationError           a delivery that must not be believed
+
+The class follows from the answer's ``code``, and from its status where the code is new.
+Every error pickles and copies, and every error of a creation carries its
+``idempotency_key``: sending the same swap again with it never pays twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from aifaceswap.models import Swap
+
+_SHOWN = 200  # characters of a refused value in its error
+
+
+class AIFaceSwapError(Exception):
+    """The base of every error of this package.
+
+    Args:
+        message: What went wrong and what would be right.
+        idempotency_key: The key of the call that failed, where it had one.
+
+    Attributes:
+        message: What went wrong and what would be right.
+        idempotency_key: Send the same request with this key again: it is never carried out
+            twice. ``None`` for calls without a key.
+    """
+
+    # The message alone is positional and in `args`, all else is in `__dict__`: so the
+    # interpreter's own pickling and copying of exceptions works for the whole tree.
+    def __init__(self, message: str = "", *, idempotency_key: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.idempotency_key = idempotency_key
+
+
+class ConfigurationError(AIFaceSwapError):
+    """The client cannot be set up like this: the key, the base URL or an option is wrong."""
+
+
+class InvalidRequestError(AIFaceSwapError, ValueError):
+    """An argument is wrong; nothing was sent.
+
+    Args:
+        message: What is wrong with the value and what would be right.
+        field: The name of the argument.
+        value: What was given.
+        idempotency_key: The key of the call, where it had one.
+
+    Attributes:
+        field: The name of the argument, e.g. ``"source_url"``.
+        value: What was given.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        field: str = "",
+        value: object = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        super().__init__(message, idempotency_key=idempotency_key)
+        self.field = field
+        self.value = value
+
+    @classmethod
+    def of(cls, field: str, value: object, fault: str) -> Self:
+        """The error in its usual words.
+
+        Args:
+            field: The name of the argument.
+            value: What was given; a long one is shown cut.
+            fault: What is wrong with it and what would be right: the end of a sentence.
+
+        Returns:
+            The error, to be raised.
+        """
+        shown = repr(value)
+        if len(shown) > _SHOWN:
+            shown = f"{shown[:_SHOWN]}…"
+        return cls(f"{field}: {shown} {fault}", field=field, value=value)
+
+
+class APIConnectionError(AIFaceSwapError):
+    """No whole answer came: refused, reset, cut, or a name that does not resolve.
+
+    Args:
+        message: What happened.
+        sent: Whether the request may have reached the service.
+        attempts: How many attempts were made.
+        idempotency_key: The key of the call, where it had one.
+
+    Attributes:
+        sent: ``False`` if the request certainly never reached the service. ``True`` if it
+            may have: a creation may have been carried out and paid.
+        attempts: How many attempts were made.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        sent: bool = True,
+        attempts: int = 0,
+        idempotency_key: str | None = None,
+    ) -> None:
+        super().__init__(message, idempotency_key=idempotency_key)
+        self.sent = sent
+        self.attempts = attempts
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """No whole answer came in time: one attempt's ``timeout`` or the call's ``deadline``."""
+
+
+class APIResponseError(AIFaceSwapError):
+    """The service said yes, in words that cannot be read.
+
+    Args:
+        message: What cannot be read, with the JSON path or the beginning of what came.
+        status: The HTTP status, 200 to 299.
+        body: The answer's body, as it came.
+        permanent: Whether the same request would be answered the same way again.
+        request_id: What the service's support asks for, where it was given.
+        attempts: How many attempts were made.
+        idempotency_key: The key of the call, where it had one.
+
+    Attributes:
+        status: The HTTP status, 200 to 299.
+        body: The answer's body, as it came.
+        permanent: ``True`` if the same request would be answered the same way again: JSON
+            of an undocumented shape. ``False`` if it may pass: a proxy's page, a cut body.
+        request_id: What the service's support asks for, or ``None``.
+        attempts: How many attempts were made.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 200,
+        body: bytes = b"",
+        permanent: bool = False,
+        request_id: str | None = None,
+        attempts: int = 0,
+        idempotency_key: str | None = None,
+    ) -> None:
+        super().__init__(message, idempotency_key=idempotency_key)
+        self.status = status
+        self.body = body
+        self.permanent = permanent
+        self.request_id = request_id
+        self.attempts = attempts
+
+
+class APIStatusError(AIFaceSwapError):
+    """The service refused: any answer that is not a 2xx.
+
+    Args:
+        message: The service's own words, or the beginning of what came instead.
+        status: The HTTP status.
+        code: The service's error code.
+        request_id: What the service's support asks for.
+        retry_after: Seconds that the service asks to wait.
+        headers: The answer's headers.
+        body: The answer's body, as it came.
+        attempts: How many attempts were made.
+        idempotency_key: The key of the call, where it had one.
+
+    Attributes:
+        status: The HTTP status.
+        code: The service's error code, e.g. ``"validation_error"``; ``None`` where the
+            answer had none (a proxy's page). Codes that are new to this package appear as
+            they came.
+        request_id: What the service's support asks for, or ``None``.
+        retry_after: Seconds that the service asks to wait, or ``None``.
+        headers: The answer's headers; names in any case.
+        body: The answer's body, as it came.
+        attempts: How many attempts were made; 0 if the client's own budget refused and
+            nothing was sent.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        attempts: int = 0,
+        idempotency_key: str | None = None,
+    ) -> None:
+        super().__init__(message, idempotency_key=idempotency_key)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.headers: Mapping[str, str] = {} if headers is None else headers
+        self.body = body
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        """Status, code and message, and the request id that support asks for."""
+        text = " ".join(str(part) for part in (self.status, self.code) if part)
+        text = f"{text}: {self.message}"
+        return f"{text} (request {self.request_id})" if self.request_id else text
+
+
+class BadRequestError(APIStatusError):
+    """400: the body or the query failed the service's checks. Do not retry blindly."""
+
+
+class SourceUnreachableError(BadRequestError):
+    """``source_url`` or ``target_url`` is not public, or its name does not resolve."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key is missing, malformed or not a live one."""
+
+
+class InsufficientCreditsError(APIStatusError):
+    """402: top up, then send the swap again with a *fresh* idempotency key."""
+
+
+class NotFoundError(APIStatusError):
+    """404: there is no such thing, or it belongs to another key."""
+
+
+class ConflictError(APIStatusError):
+    """409: most likely an idempotency key that was used before with another body."""
+
+
+class PayloadTooLargeError(APIStatusError):
+    """413: the source or the target is larger than its type may be."""
+
+
+class UnsupportedMediaTypeError(APIStatusError):
+    """415: the source or the target is not of the declared type."""
+
+
+class ContentRejectedError(APIStatusError):
+    """422: the content is not allowed; the same inputs will fail again."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests in a minute.
+
+    Raised by the client's own budget too, before anything is sent, where the wait for a
+    permit would pass the call's deadline: ``attempts`` is 0 then, and ``retry_after`` says
+    when a permit will be free.
+    """
+
+
+class DailyLimitError(RateLimitError):
+    """429: too many requests in this UTC day. Never retried."""
+
+
+class ConcurrencyLimitError(RateLimitError):
+    """429: too many unfinished swaps."""
+
+
+class ServerError(APIStatusError):
+    """5xx: the service or a proxy before it failed."""
+
+
+class ServiceUnavailableError(ServerError):
+    """503: the service is switched off or overloaded for now."""
+
+
+class SwapFailedError(AIFaceSwapError):
+    """The swap has ended without a picture.
+
+    Args:
+        message: What the service says of it.
+        swap: The swap as it ended.
+        idempotency_key: The key it was created with, where this call created it.
+
+    Attributes:
+        swap: The swap as it ended; ``swap.error`` is what the service says of it.
+    """
+
+    swap: Swap
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        swap: Swap | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        super().__init__(message, idempotency_key=idempotency_key)
+        if swap is not None:
+            self.swap = swap
+
+
+class WaitTimeoutError(AIFaceSwapError, TimeoutError):
+    """The swap had not ended in time. It goes on at the service: wait again, do not pay again.
+
+    Args:
+        message: How long was waited and for what.
+        swap_id: The id of the swap.
+        swap: The swap as it was seen last.
+        idempotency_key: The key it was created with, where this call created it.
+
+    Attributes:
+        swap_id: The id of the swap: ``client.swaps.wait(error.swap_id)`` goes on waiting.
+        swap: The swap as it was seen last; ``None`` if it was never seen.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        swap_id: str = "",
+        swap: Swap | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        super().__init__(message, idempotency_key=idempotency_key)
+        self.swap_id = swap_id
+        self.swap = swap
+
+
+class WebhookVerificationReason(StrEnum):
+    """Why a webhook delivery is not to be believed."""
+
+    HEADER_MISSING = "header_missing"
+    HEADER_MALFORMED = "header_malformed"
+    SIGNATURE_MISMATCH = "signature_mismatch"
+    TIMESTAMP_OUTSIDE_TOLERANCE = "timestamp_outside_tolerance"
+    BODY_MALFORMED = "body_malformed"
+
+
+class WebhookVerificationError(AIFaceSwapError):
+    """A webhook delivery that must not be believed.
+
+    Args:
+        message: What is wrong with it.
+        reason: The same for programs.
+
+    Attributes:
+        reason: Why it was rejected.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        reason: WebhookVerificationReason = WebhookVerificationReason.SIGNATURE_MISMATCH,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason

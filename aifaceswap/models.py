@@ -1,0 +1,312 @@
+"""The values that go to the service and come from it: frozen, typed, checked.
+
+What goes out is checked when it is made, by the rules of the API contract; what comes in is
+kept whole: statuses, types and fields that are new to this package are passed on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from aifaceswap import _checks
+from aifaceswap.errors import InvalidRequestError
+
+T = TypeVar("T")
+
+
+class SwapType(StrEnum):
+    """What the target of a swap is."""
+
+    IMAGE = "image"
+    GIF = "gif"
+
+
+class SwapStatus(StrEnum):
+    """How far a swap has come.
+
+    The service may add statuses at any time: a status that is not listed here appears as a
+    plain string. ``Swap.is_finished`` knows how to read them.
+    """
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    PROCESSING = "processing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+def _public_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    _checks.public_url(attribute.name, value)
+
+
+def _optional_public_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        _checks.public_url(attribute.name, value)
+
+
+def _swap_type(value: SwapType | str) -> SwapType:
+    try:
+        return SwapType(value)
+    except ValueError:
+        raise InvalidRequestError.of("type", value, 'is neither "image" nor "gif"') from None
+
+
+def _face_index(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidRequestError.of(attribute.name, value, "is not a whole number from 0 up")
+
+
+def _optional_bool(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidRequestError.of(attribute.name, value, "is neither True nor False")
+
+
+def _json_object(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise InvalidRequestError.of(attribute.name, value, "is not a mapping with strings as keys")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError.of(
+            attribute.name, value, f"cannot be written as JSON: {error}"
+        ) from None
+
+
+def _as_dict(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+@attrs.frozen(kw_only=True)
+class SwapRequest:
+    """A swap to be created: the arguments of ``client.swaps.create()`` as one value.
+
+    Attributes:
+        source_url: Public https URL of the picture of the face to put in.
+        target_url: Public https URL of the image or GIF to transform.
+        type: What the target is: ``"image"`` or ``"gif"``.
+        webhook_url: Public https URL that is called when the swap ends.
+        target_face_index: Which face of the target, from 0, where there are several.
+        enable_face_enhancer: Whether to sharpen the face.
+        metadata: A small JSON object that comes back with the swap. Its size limit is not
+            documented.
+
+    Raises:
+        InvalidRequestError: A field is wrong; it names the field and the value.
+    """
+
+    source_url: str = attrs.field(validator=_public_url)
+    target_url: str = attrs.field(validator=_public_url)
+    type: SwapType | str = attrs.field(default=SwapType.IMAGE, converter=_swap_type)
+    webhook_url: str | None = attrs.field(default=None, validator=_optional_public_url)
+    target_face_index: int | None = attrs.field(default=None, validator=_face_index)
+    enable_face_enhancer: bool | None = attrs.field(default=None, validator=_optional_bool)
+    metadata: Mapping[str, Any] | None = attrs.field(
+        default=None, converter=_as_dict, validator=_json_object, hash=False
+    )
+
+
+def without_query(url: str | None) -> str | None:
+    """A URL as it may be shown: its query may be a signature.
+
+    Args:
+        url: Any URL, or None.
+
+    Returns:
+        The URL up to its query, with ``?…`` in its place.
+    """
+    if url is None or "?" not in url:
+        return url
+    return f"{url.partition('?')[0]}?…"
+
+
+def _shown_url(url: str | None) -> str:
+    return repr(without_query(url))
+
+
+@attrs.frozen(kw_only=True)
+class Swap:
+    """A swap as the service describes it.
+
+    Only ``id`` and ``status`` are sure to be there. What an answer leaves out is ``None``.
+
+    Attributes:
+        id: The service's name for it, ``tsk_…``.
+        status: A ``SwapStatus``, or a plain string where the service has a new one.
+        type: A ``SwapType``, or a plain string where the service has a new one.
+        credit_cost: What it costs, in credits.
+        progress: How far it is, 0 to 100.
+        created_at: When it was created.
+        result_url: Where the result is, once it is done. The query part may be a signature:
+            it is left out of ``repr()``.
+        error: What went wrong, in the service's form: an object with ``code`` and
+            ``message``, or a bare string. The contract does not say.
+        metadata: The JSON object it was created with.
+        webhook_url: The URL that is called when it ends.
+        extra: Fields that this package does not know yet.
+    """
+
+    id: str
+    status: SwapStatus | str
+    type: SwapType | str | None = attrs.field(default=None, repr=False)
+    credit_cost: float | None = attrs.field(default=None, repr=False)
+    progress: float | None = None
+    created_at: datetime | None = attrs.field(default=None, repr=False)
+    result_url: str | None = attrs.field(default=None, repr=_shown_url)
+    error: Any = attrs.field(default=None, hash=False)
+    metadata: Mapping[str, Any] | None = attrs.field(default=None, repr=False, hash=False)
+    webhook_url: str | None = attrs.field(default=None, repr=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has ended: done, failed, or an unknown status with a result or an error."""
+        if self.status in _FINISHED:
+            return True
+        return self.status not in _UNFINISHED and bool(self.result_url or self.error)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended without a result."""
+        if self.status == SwapStatus.FAILED:
+            return True
+        return self.is_finished and self.status != SwapStatus.DONE and not self.result_url
+
+    @property
+    def error_message(self) -> str | None:
+        """What went wrong, as text, whatever the form of ``error``; None without an error."""
+        if self.error is None:
+            return None
+        if isinstance(self.error, Mapping):
+            parts = [self.error.get("code"), self.error.get("message")]
+            text = ": ".join(str(part) for part in parts if part)
+            return text or json.dumps(self.error, default=str)
+        return str(self.error)
+
+
+_FINISHED = frozenset({SwapStatus.DONE, SwapStatus.FAILED})
+_UNFINISHED = frozenset({SwapStatus.QUEUED, SwapStatus.PREPARING, SwapStatus.PROCESSING})
+
+
+@attrs.frozen(kw_only=True)
+class SwapPage:
+    """One page of the key's swaps, newest first. Iterating over it gives its swaps.
+
+    Attributes:
+        data: The swaps of this page.
+        next_cursor: Where the next page begins; None on the last one.
+    """
+
+    data: tuple[Swap, ...]
+    next_cursor: str | None = None
+
+    def __iter__(self) -> Iterator[Swap]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+@attrs.frozen(kw_only=True)
+class Credits:
+    """The credits of an account, by where they come from.
+
+    Attributes:
+        permanent: Credits that do not expire.
+        monthly: Credits of the month.
+        subscription: Credits of the subscription.
+        total: All of them.
+        extra: Fields that this package does not know yet.
+    """
+
+    permanent: float
+    monthly: float
+    subscription: float
+    total: float
+    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+
+
+@attrs.frozen(kw_only=True)
+class RateLimit:
+    """How many requests the service allows.
+
+    Attributes:
+        limit: Requests allowed in the window.
+        remaining: Requests left in it.
+        window_seconds: The window's length in seconds; ``me()`` says it, headers do not.
+        reset: Unix time in seconds at which the window resets; headers say it, ``me()``
+            does not.
+        extra: Fields that this package does not know yet.
+    """
+
+    limit: float
+    remaining: float
+    window_seconds: float | None = None
+    reset: float | None = None
+    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+
+
+@attrs.frozen(kw_only=True)
+class Account:
+    """Whose key it is, and what is left of credits and requests.
+
+    Attributes:
+        user_id: The service's name for the user.
+        email_verified: Whether the user's address is verified.
+        subscription_tier: The user's plan.
+        credits: The credits left.
+        rate_limit: The requests left.
+        extra: Fields that this package does not know yet.
+    """
+
+    user_id: str
+    email_verified: bool
+    subscription_tier: str
+    credits: Credits
+    rate_limit: RateLimit
+    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+
+
+@attrs.frozen(kw_only=True)
+class Response(Generic[T]):
+    """An answer with all that came around it, from ``client.request()``.
+
+    Attributes:
+        value: The decoded body.
+        status: The HTTP status, 200 to 299.
+        headers: The answer's headers; names in any case.
+        request_id: What the service's support asks for, where it was given.
+        rate_limit: What the answer's headers say of the requests left, or None.
+        attempts: How many attempts the call took.
+        idempotency_key: The key that was sent; None for a GET.
+    """
+
+    value: T
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    request_id: str | None = None
+    rate_limit: RateLimit | None = None
+    attempts: int = 1
+    idempotency_key: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class WebhookEvent:
+    """A verified webhook delivery.
+
+    Attributes:
+        event: What happened: ``"swap.completed"``, ``"swap.failed"``, or one that is new.
+        swap: The swap, as the delivery describes it.
+    """
+
+    event: str
+    swap: Swap
