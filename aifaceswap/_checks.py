@@ -241,7 +241,7 @@ def _query_text(name: str, value: object) -> str:
     raise InvalidRequestError.of(f"params[{name!r}]", value, "is neither text nor a finite number")
 
 
-def headers(values: Mapping[str, str]) -> dict[str, str]:
+def headers(values: Mapping[str, object]) -> dict[str, str]:
     """Check a caller's own headers.
 
     Args:
@@ -254,14 +254,16 @@ def headers(values: Mapping[str, str]) -> dict[str, str]:
         InvalidRequestError: A name is none or belongs to the client, or a value is not one
             line of ASCII.
     """
+    checked: dict[str, str] = {}
     for name, value in values.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        if not _HEADER_NAME.fullmatch(str(name)):
             raise InvalidRequestError.of("headers", name, "is no header name")
         if name.lower() in _RESERVED_HEADERS:
             raise InvalidRequestError.of("headers", name, "is set by the client alone")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise InvalidRequestError.of(f"headers[{name!r}]", value, "is not one line of ASCII")
-    return dict(values)
+        checked[name] = value
+    return checked
 
 
 def api_key(value: object) -> str:

@@ -191,26 +191,29 @@ def _leaving_out_defaults(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
 
 
 @cache
-def _plain_reader(cls: type[T]) -> Callable[[Any, Any], T]:
+def _plain_reader(cls: type[Any]) -> Callable[[Any, Any], Any]:
     """What cattrs would do for this class if it had no hook of its own."""
     return make_dict_structure_fn(cls, _converter)
 
 
-def _page(value: Any, _: Any) -> Any:
+def _page(value: Any, _: Any) -> SwapPage:
     fields = _expect(dict, name="an object")(value, dict)
     name = next((name for name in _PAGE_FIELDS if isinstance(fields.get(name), list)), None)
     if name is None:
         raise ShapeError(f"expected a list in one of {', '.join(_PAGE_FIELDS)}")
     known = {"data": fields[name], "next_cursor": fields.get("next_cursor")}
-    return _plain_reader(SwapPage)(known, SwapPage)
+    page: SwapPage = _plain_reader(SwapPage)(known, SwapPage)
+    return page
 
 
-def _event(value: Any, _: Any) -> Any:
+def _event(value: Any, _: Any) -> WebhookEvent:
     fields = _expect(dict, name="an object")(value, dict)
     swap = {name: fields[name] for name in fields if name != "event"}
     # A delivery that leaves out the status has still said how the swap ended.
     swap.setdefault("status", _STATUS_OF_EVENT.get(fields.get("event", ""), ""))
-    return _plain_reader(WebhookEvent)({"event": fields.get("event"), "swap": swap}, WebhookEvent)
+    delivery = {"event": fields.get("event"), "swap": swap}
+    event: WebhookEvent = _plain_reader(WebhookEvent)(delivery, WebhookEvent)
+    return event
 
 
 def _has_extra(cls: Any) -> bool:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import attrs
 
@@ -103,7 +103,7 @@ class Call(Generic[T]):
     path: str
     into: type[T]
     body: bytes | None = None
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     idempotency_key: str | None = None
     purpose: Purpose = "read"
 
@@ -350,12 +350,14 @@ def _error_fields(body: bytes) -> dict[str, str]:
         envelope = _codec.loads(body)
     except _codec.NotJSONError:
         return {}
-    fields = envelope.get("error") if isinstance(envelope, dict) else None
-    if isinstance(fields, str):
-        return {"message": fields}
-    if not isinstance(fields, dict):
+    try:
+        fields = _codec.structure(envelope, dict[str, Any])["error"]
+        if isinstance(fields, str):
+            return {"message": fields}
+        named = _codec.structure(fields, dict[str, Any])
+    except (KeyError, _codec.ShapeError):
         return {}
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
+    return {name: value for name, value in named.items() if isinstance(value, str)}
 
 
 def _error_class(status: int, code: str | None) -> type[APIStatusError]:

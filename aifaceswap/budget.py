@@ -101,7 +101,7 @@ class Budget:
         self._clock = clock
         # When the permits of answered requests come free, earliest first.
         self._frees: deque[float] = deque()
-        self._paused_until = dict.fromkeys(_PURPOSES, 0.0)
+        self._paused_until: dict[Purpose, float] = dict.fromkeys(_PURPOSES, 0.0)
         self._today = 0
         self._used_today = 0
         self._order = itertools.count()
@@ -127,7 +127,7 @@ class Budget:
             now = _now()
             waiting = any(self._queues.values())
             if not waiting and self._paused_until[purpose] <= now and self._take(now):
-                return _Permit(self)
+                return self._permit()
             waiter = _Waiter(purpose, next(self._order), now)
             self._refuse_beyond(max_wait, purpose, now)
             self._queues[purpose].append(waiter)
@@ -142,7 +142,7 @@ class Budget:
         except asyncio.CancelledError:
             self._withdraw(waiter)
             raise
-        return _Permit(self)
+        return self._permit()
 
     def penalize(self, seconds: float, *, purpose: Purpose | None = None) -> None:
         """Send nothing for a while; see `RequestBudget.penalize`."""
@@ -153,6 +153,9 @@ class Budget:
 
     # What follows is called with the lock held, but for `_settle`, `_cancel`, `_withdraw`
     # and `_ring`, which take it.
+
+    def _permit(self) -> _Permit:
+        return _Permit(self._settle, self._cancel)
 
     def _settle(self, rate_limit: RateLimit | None) -> None:
         with self._lock:
@@ -303,7 +306,7 @@ class _Waiter:
     __slots__ = ("granted", "loop", "order", "purpose", "since")
 
     def __init__(self, purpose: Purpose, order: int, since: float) -> None:
-        self.purpose = purpose
+        self.purpose: Purpose = purpose
         self.order = order
         self.since = since
         self.loop = asyncio.get_running_loop()
@@ -331,20 +334,24 @@ class _Waiter:
 class _Permit:
     """A permit of `Budget`; only the first word about it counts."""
 
-    __slots__ = ("_budget",)
+    __slots__ = ("_on_cancel", "_on_settle", "_open")
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget: Budget | None = budget
+    def __init__(
+        self, on_settle: Callable[[RateLimit | None], None], on_cancel: Callable[[], None]
+    ) -> None:
+        self._on_settle = on_settle
+        self._on_cancel = on_cancel
+        self._open = True
 
     def settle(self, rate_limit: RateLimit | None = None) -> None:
-        budget, self._budget = self._budget, None
-        if budget is not None:
-            budget._settle(rate_limit)
+        if self._open:
+            self._open = False
+            self._on_settle(rate_limit)
 
     def cancel(self) -> None:
-        budget, self._budget = self._budget, None
-        if budget is not None:
-            budget._cancel()
+        if self._open:
+            self._open = False
+            self._on_cancel()
 
 
 def _now() -> float:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
@@ -72,7 +72,7 @@ def _optional_bool(_: object, attribute: attrs.Attribute[Any], value: object) ->
 def _json_object(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not _has_text_keys(value):
         raise InvalidRequestError.of(attribute.name, value, "is not a mapping with strings as keys")
     try:
         json.dumps(value, allow_nan=False)
@@ -82,7 +82,13 @@ def _json_object(_: object, attribute: attrs.Attribute[Any], value: object) -> N
         ) from None
 
 
-def _as_dict(value: object) -> object:
+def _has_text_keys(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(key, str) for key in cast("dict[object, object]", value))
+
+
+def _own_copy(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return dict(value) if isinstance(value, Mapping) else value
 
 
@@ -111,7 +117,7 @@ class SwapRequest:
     target_face_index: int | None = attrs.field(default=None, validator=_face_index)
     enable_face_enhancer: bool | None = attrs.field(default=None, validator=_optional_bool)
     metadata: Mapping[str, Any] | None = attrs.field(
-        default=None, converter=_as_dict, validator=_json_object, hash=False
+        default=None, converter=_own_copy, validator=_json_object, hash=False
     )
 
 
@@ -165,7 +171,7 @@ class Swap:
     error: Any = attrs.field(default=None, hash=False)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, repr=False, hash=False)
     webhook_url: str | None = attrs.field(default=None, repr=False)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, hash=False)
 
     @property
     def is_finished(self) -> bool:
@@ -184,13 +190,12 @@ class Swap:
     @property
     def error_message(self) -> str | None:
         """What went wrong, as text, whatever the form of ``error``; None without an error."""
-        if self.error is None:
-            return None
-        if isinstance(self.error, Mapping):
-            parts = [self.error.get("code"), self.error.get("message")]
-            text = ": ".join(str(part) for part in parts if part)
-            return text or json.dumps(self.error, default=str)
-        return str(self.error)
+        error: object = self.error
+        if error is None or not isinstance(error, Mapping):
+            return None if error is None else str(error)
+        fields = cast("Mapping[str, object]", error)
+        told = [str(fields[name]) for name in ("code", "message") if fields.get(name)]
+        return ": ".join(told) or json.dumps(dict(fields), default=str)
 
 
 _FINISHED = frozenset({SwapStatus.DONE, SwapStatus.FAILED})
@@ -232,7 +237,7 @@ class Credits:
     monthly: float
     subscription: float
     total: float
-    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, hash=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -252,7 +257,7 @@ class RateLimit:
     remaining: float
     window_seconds: float | None = None
     reset: float | None = None
-    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, hash=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -273,7 +278,7 @@ class Account:
     subscription_tier: str
     credits: Credits
     rate_limit: RateLimit
-    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, hash=False)
 
 
 @attrs.frozen(kw_only=True)
