@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+import anyio
 import anyio.from_thread
 import attrs
 
@@ -21,7 +22,6 @@ from .clock import Clock, RealClock, VirtualClock
 from .limits import Limits
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from ._outbox import DeliveryRecord
@@ -35,7 +35,7 @@ def _choose_clock(clock: Clock | None) -> Clock:
     return RealClock() if clock is None else clock
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, on_setattr=attrs.setters.frozen)
 class Emulator:
     """The AI Face Swap API on a loopback port, for tests and for trying things out.
 
@@ -78,11 +78,12 @@ class Emulator:
     spread: float = attrs.field(default=0.0, validator=_checks.number())
     result_ttl: float = attrs.field(default=3600.0, validator=_checks.number(above=0.0))
     deliver_to: str | None = attrs.field(default=None, validator=_checks.loopback_origin)
-    _api: Api = attrs.field(init=False, repr=False)
-    _running: _Running | None = attrs.field(init=False, default=None, repr=False)
-    _thread: contextlib.ExitStack | None = attrs.field(init=False, default=None, repr=False)
-    _portal: anyio.from_thread.BlockingPortal | None = attrs.field(
-        init=False, default=None, repr=False
+    _api: Api = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
+    _running: _Running | None = attrs.field(
+        init=False, default=None, repr=False, on_setattr=attrs.setters.NO_OP
+    )
+    _thread: _Thread | None = attrs.field(
+        init=False, default=None, repr=False, on_setattr=attrs.setters.NO_OP
     )
 
     def __attrs_post_init__(self) -> None:
@@ -175,9 +176,9 @@ class Emulator:
         Raises:
             RuntimeError: The emulator is not running in a thread of its own.
         """
-        if self._portal is None:
+        if self._thread is None:
             raise RuntimeError("settle_blocking() needs `with Emulator()`; await settle()")
-        self._portal.call(self.settle)
+        self._thread.portal.call(self.settle)
 
     def add_key(self, api_key: str) -> None:
         """Make `api_key` live: same user and credits, its own list and limits.
@@ -225,29 +226,25 @@ class Emulator:
 
     async def __aexit__(self, *_: object) -> None:
         running, self._running = self._require_running(), None
-        running.task.cancel()
-        await running.server.stop()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running.task
+        # Also where a timeout around the whole block has just fired.
+        with anyio.CancelScope(shield=True):
+            running.task.cancel()
+            await running.server.stop()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running.task
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            self._portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
-            self._portal.call(self.__aenter__)
-            self._thread = stack.pop_all()
+            portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
+            portal.call(self.__aenter__)
+            self._thread = _Thread(portal, stack.pop_all())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        thread, portal = self._thread, self._portal
-        self._thread = self._portal = None
-        if thread is not None and portal is not None:
-            with thread:
-                portal.call(self.__aexit__)
+    def __exit__(self, *_: object) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            with thread.stack:
+                thread.portal.call(self.__aexit__)
 
     def _require_running(self) -> _Running:
         if self._running is None:
@@ -262,4 +259,12 @@ class _Running:
     loop: asyncio.AbstractEventLoop
     server: Server
     courier: Courier
-    task: asyncio.Task[Any]
+    task: asyncio.Task[None]
+
+
+@attrs.frozen(eq=False)
+class _Thread:
+    """What there is only within a plain `with`."""
+
+    portal: anyio.from_thread.BlockingPortal
+    stack: contextlib.ExitStack

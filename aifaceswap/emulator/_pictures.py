@@ -122,6 +122,10 @@ def _difference_bits(difference: int) -> str:
 
 # --- GIF
 
+_WIDEST = 12
+_LARGEST_TABLE = 1 << _WIDEST
+_BYTE = 8
+
 
 def encode_gif(frames: Sequence[Sequence[Sequence[int]]], palette: Sequence[Colour]) -> bytes:
     """A looping GIF89a; the palette has 16 colours, a cell is 8x8 pixels."""
@@ -144,27 +148,40 @@ def _blocks(data: bytes) -> bytes:
 
 
 def _compress(pixels: bytes, depth: int) -> bytes:
-    """GIF's LZW. The table stays below 4096 entries for pictures of our size."""
+    """GIF's LZW: codes of growing width, lowest bit first."""
+    out, buffer, filled = bytearray(), 0, 0
+    for code, width in _find_codes(pixels, depth):
+        buffer |= code << filled
+        filled += width
+        while filled >= _BYTE:
+            out.append(buffer & 0xFF)
+            buffer >>= 8
+            filled -= _BYTE
+    out.append(buffer)
+    return bytes(out)
+
+
+def _find_codes(pixels: bytes, depth: int) -> Iterator[tuple[int, int]]:
     clear = 1 << depth
-    table = {bytes((value,)): value for value in range(clear)}
-    width, buffer, filled, entry = depth + 1, clear, depth + 1, b""
-    following = clear + 2
+    fresh = {bytes((value,)): value for value in range(clear)}
+    table, width, following, entry = dict(fresh), depth + 1, clear + 2, b""
+    yield clear, width
     for pixel in pixels:
         longer = entry + bytes((pixel,))
         if longer in table:
             entry = longer
             continue
-        buffer |= table[entry] << filled
-        filled += width
-        table[longer] = following
-        if following == 1 << width:
-            width += 1
-        following += 1
+        yield table[entry], width
+        if following == _LARGEST_TABLE:
+            yield clear, width
+            table, width, following = dict(fresh), depth + 1, clear + 2
+        else:
+            table[longer] = following
+            width += following == 1 << width
+            following += 1
         entry = longer[-1:]
-    buffer |= table[entry] << filled
-    filled += width
-    buffer |= (clear + 1) << filled
-    return buffer.to_bytes((filled + width + 7) // 8, "little")
+    yield table[entry], width
+    yield clear + 1, min(_WIDEST, width + (following == 1 << width))
 
 
 def make_picture(name: str, kind: str) -> bytes:

@@ -104,6 +104,8 @@ async def _send_continue(request: web.BaseRequest) -> None:
 
 
 async def _read(request: web.BaseRequest) -> tuple[bytes, Problem | None]:
+    if (request.content_length or 0) > LARGEST_BODY:
+        return b"", _TOO_LARGE
     try:
         if request.content.is_eof() and request.content.total_bytes <= LARGEST_BODY:
             return request.content.read_nowait(), None

@@ -63,7 +63,7 @@ class World:
         answer: Answer = self.api.answer(Request(method, path, query, sent, raw), self.now)
         return Reply(answer.status, CIMultiDict(answer.headers), answer.body)
 
-    def create(self, key: str | None = None, api_key: str = "key_1", **fields: object) -> Reply:
+    def create(self, key: str | None = None, api_key: str = "key_1", **fields: Any) -> Reply:
         headers = {} if key is None else {"Idempotency-Key": key}
         body = {**SWAP, **fields}
         return self.send("POST", "/api/v1/swaps", json_=body, headers=headers, key=api_key)
@@ -77,11 +77,11 @@ def make_world(
     limits: Limits | None = None,
     duration: float = 3.0,
     spread: float = 0.0,
-    credits: float = 1000.0,
+    balance: float = 1000.0,
     seed: int = 0,
     deliver_to: str | None = None,
 ) -> World:
-    state = State(seed, limits or Limits(None, None, None), duration, spread, credits)
+    state = State(seed, limits or Limits(None, None, None), duration, spread, balance)
     state.add_account("key_1")
     state.add_account("key_2")
     results = Results(state, 3600.0, "http://127.0.0.1:1")

@@ -33,9 +33,9 @@ def test_a_creation_answers_with_a_queued_swap() -> None:
     reply = make_world().create(metadata={"row": 1})
     swap = reply.value
 
-    assert 201 == reply.status
+    assert reply.status == 201
     assert re.fullmatch(r"tsk_[0-9a-f]{24}", swap.pop("id"))
-    assert {
+    assert swap == {
         "type": "image",
         "status": "queued",
         "credit_cost": 1,
@@ -45,7 +45,7 @@ def test_a_creation_answers_with_a_queued_swap() -> None:
         "error": None,
         "metadata": {"row": 1},
         "webhook_url": None,
-    } == swap
+    }
 
 
 def test_the_same_seed_gives_the_same_ids() -> None:
@@ -64,7 +64,7 @@ def test_no_or_a_malformed_authorization_is_unauthorized(header: str | None) -> 
     world = make_world()
     reply = world.send("GET", "/api/v1/me", headers={"Authorization": header or ""})
 
-    assert (401, "unauthorized") == (reply.status, reply.code)
+    assert (reply.status, reply.code) == (401, "unauthorized")
 
 
 def test_an_unknown_or_revoked_key_is_invalid() -> None:
@@ -72,7 +72,7 @@ def test_an_unknown_or_revoked_key_is_invalid() -> None:
     world = make_world()
     world.api.state.accounts["key_2"].live = False
 
-    assert ["invalid_api_key"] * 2 == [world.get("/me", key=key).code for key in ("no", "key_2")]
+    assert [world.get("/me", key=key).code for key in ("no", "key_2")] == ["invalid_api_key"] * 2
 
 
 def test_every_answer_carries_an_id_and_the_limits() -> None:
@@ -91,8 +91,8 @@ def test_every_answer_carries_an_id_and_the_limits() -> None:
     assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"req_[0-9a-f]{24}", request_id) for request_id in ids)
     assert ids[2] == replies[2].value["error"]["request_id"]
-    assert all("60" == reply.headers["x-ratelimit-limit"] for reply in replies)
-    assert ["59", "58", "57"] == [reply.headers["x-ratelimit-remaining"] for reply in replies[:3]]
+    assert all(reply.headers["x-ratelimit-limit"] == "60" for reply in replies)
+    assert [reply.headers["x-ratelimit-remaining"] for reply in replies[:3]] == ["59", "58", "57"]
     assert all(str(int(START) + 60) == reply.headers["x-ratelimit-reset"] for reply in replies)
 
 
@@ -109,19 +109,27 @@ def test_a_wrong_method_is_not_allowed(method: str, path: str, allow: str) -> No
     """405 with the methods that are allowed."""
     reply = make_world().send(method, path)
 
-    assert (405, "method_not_allowed") == (reply.status, reply.code)
+    assert (reply.status, reply.code) == (405, "method_not_allowed")
     assert allow == reply.headers["Allow"]
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/api/v1", "/api/v1/", "/api/v1/swaps/", "/api/v1/swaps/a/b", "/api/v2/me", "/api/v1x/me"],
+    [
+        "/",
+        "/api/v1",
+        "/api/v1/",
+        "/api/v1/swaps/",
+        "/api/v1/swaps/a/b",
+        "/api/v2/me",
+        "/api/v1x/me",
+    ],
 )
 def test_an_unknown_path_is_not_found(path: str) -> None:
     """404 for what is not a route."""
     reply = make_world().send("GET", path)
 
-    assert (404, "not_found") == (reply.status, reply.code)
+    assert (reply.status, reply.code) == (404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -138,14 +146,14 @@ def test_only_plain_json_bodies_are_read(headers: dict[str, str]) -> None:
     """415 for another Content-Type or any Content-Encoding."""
     reply = make_world().send("POST", "/api/v1/swaps", json_=SWAP, headers=headers)
 
-    assert (415, "unsupported_media_type") == (reply.status, reply.code)
+    assert (reply.status, reply.code) == (415, "unsupported_media_type")
 
 
 def test_a_content_type_may_have_parameters() -> None:
     """`application/json; charset=utf-8` in any case is JSON."""
     headers = {"Content-Type": "Application/JSON ; charset=utf-8"}
 
-    assert 201 == make_world().send("POST", "/api/v1/swaps", json_=SWAP, headers=headers).status
+    assert make_world().send("POST", "/api/v1/swaps", json_=SWAP, headers=headers).status == 201
 
 
 @pytest.mark.parametrize(
@@ -169,7 +177,7 @@ def test_a_body_that_is_not_strict_json_is_invalid(body: bytes) -> None:
     """400 validation_error for broken, deep, non-finite or wrongly encoded JSON."""
     reply = make_world().send("POST", "/api/v1/swaps", body=body)
 
-    assert (400, "validation_error") == (reply.status, reply.code)
+    assert (reply.status, reply.code) == (400, "validation_error")
 
 
 @pytest.mark.parametrize(
@@ -220,14 +228,14 @@ def test_a_body_that_is_not_strict_json_is_invalid(body: bytes) -> None:
         ("metadata", "x"),
     ],
 )
-def test_a_wrong_field_is_named(field: str, value: object) -> None:
+def test_a_wrong_field_is_named(field: str, value: Any) -> None:
     """400 validation_error whose message starts with the field."""
     world = make_world()
     reply = world.create(**{field: value})
 
-    assert (400, "validation_error") == (reply.status, reply.code)
+    assert (reply.status, reply.code) == (400, "validation_error")
     assert reply.value["error"]["message"].startswith(f"{field}: ")
-    assert [] == world.api.state.swaps
+    assert world.api.state.swaps == []
 
 
 @pytest.mark.parametrize(
@@ -247,7 +255,7 @@ def test_a_right_body_is_accepted(fields: dict[str, Any]) -> None:
     """Public https URLs, optional fields, nulls and unknown fields are accepted."""
     reply = make_world().create(**fields)
 
-    assert 201 == reply.status
+    assert reply.status == 201
     assert fields.get("metadata") == reply.value["metadata"]
 
 
@@ -260,7 +268,7 @@ def test_a_magic_file_name_gives_its_error(name: str, field: str) -> None:
 
     assert CODES[name] == (reply.status, reply.code)
     assert (reply.status in {429, 503}) == ("Retry-After" in reply.headers)
-    assert 1000.0 == world.api.state.credits
+    assert world.api.state.credits == 1000.0
 
 
 def test_the_daily_magic_says_to_wait_until_midnight() -> None:
@@ -269,22 +277,22 @@ def test_the_daily_magic_says_to_wait_until_midnight() -> None:
     world.now += 86_400 - 90.5
     reply = world.create(source_url="https://example.com/rate-limited-daily.jpg")
 
-    assert "91" == reply.headers["Retry-After"]
+    assert reply.headers["Retry-After"] == "91"
 
 
 def test_me_says_who_and_what_is_left() -> None:
     """GET /me has the documented fields."""
-    world = make_world(limits=Limits(), credits=7.5)
+    world = make_world(limits=Limits(), balance=7.5)
     world.create()
     me = world.get("/me").value
 
     assert me.pop("user_id").startswith("usr_")
-    assert {
+    assert me == {
         "email_verified": True,
         "subscription_tier": "free",
         "credits": {"permanent": 6.5, "monthly": 0, "subscription": 0, "total": 6.5},
         "rate_limit": {"limit": 60, "window_seconds": 60, "remaining": 58},
-    } == me
+    }
 
 
 @given(body=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
@@ -292,7 +300,7 @@ def test_no_bytes_break_a_creation(body: bytes) -> None:
     """Whatever the body is, the answer is a 400 in the envelope."""
     reply = make_world().send("POST", "/api/v1/swaps", body=body)
 
-    assert (400, "validation_error") == (reply.status, reply.code)
+    assert (reply.status, reply.code) == (400, "validation_error")
 
 
 JSON = st.recursive(
@@ -304,10 +312,18 @@ JSON = st.recursive(
 
 @given(
     fields=st.dictionaries(
-        st.sampled_from([
-            "type", "source_url", "target_url", "webhook_url", "target_face_index",
-            "enable_face_enhancer", "metadata", "other",
-        ]),  # fmt: skip
+        st.sampled_from(
+            [
+                "type",
+                "source_url",
+                "target_url",
+                "webhook_url",
+                "target_face_index",
+                "enable_face_enhancer",
+                "metadata",
+                "other",
+            ]
+        ),
         JSON | st.from_regex(r"https?://[a-z0-9.:\[\]@-]*(/\w*)?", fullmatch=True),
     )
 )
@@ -316,7 +332,7 @@ def test_no_fields_break_a_creation(fields: dict[str, Any]) -> None:
     reply = make_world().create(**fields)
 
     assert reply.status in {201, 400}
-    assert 201 == reply.status or "validation_error" == reply.code
+    assert reply.status == 201 or reply.code == "validation_error"
 
 
 @given(
@@ -334,4 +350,4 @@ def test_no_request_line_breaks_the_api(
     reply = world.send(method, sent, headers={"Authorization": authorization})
 
     assert reply.status in {200, 400, 401, 404, 405}
-    assert 200 == reply.status or reply.value["error"]["request_id"]
+    assert reply.status == 200 or reply.value["error"]["request_id"]

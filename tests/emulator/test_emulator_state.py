@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 from emulator.emulator_world import START, make_world
@@ -23,12 +24,15 @@ def test_a_swap_goes_through_its_states() -> None:
         world.now += 1
     progress = [swap["progress"] for swap in seen]
 
-    assert ["queued", "preparing", "processing", "done"] == [
-        status for status, _ in itertools.groupby(swap["status"] for swap in seen)
+    assert [status for status, _ in itertools.groupby(swap["status"] for swap in seen)] == [
+        "queued",
+        "preparing",
+        "processing",
+        "done",
     ]
     assert sorted(progress) == progress
-    assert (0, 100) == (progress[0], progress[-1])
-    assert [None] * 10 == [swap["result_url"] for swap in seen[:-1]]
+    assert (progress[0], progress[-1]) == (0, 100)
+    assert [swap["result_url"] for swap in seen[:-1]] == [None] * 10
     assert seen[-1]["result_url"].startswith(f"http://127.0.0.1:1/results/{swap_id}.jpg?")
 
 
@@ -37,8 +41,8 @@ def test_a_swap_without_duration_is_done_at_the_next_look() -> None:
     world = make_world(duration=0.0, limits=Limits(None, None, 1))
     created = [world.create().value for _ in range(3)]
 
-    assert ["queued"] * 3 == [swap["status"] for swap in created]
-    assert "done" == world.get(f"/swaps/{created[0]['id']}").value["status"]
+    assert [swap["status"] for swap in created] == ["queued"] * 3
+    assert world.get(f"/swaps/{created[0]['id']}").value["status"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def test_a_magic_file_name_gives_its_life(
     swap = world.get(f"/swaps/{swap_id}").value
 
     assert status == swap["status"]
-    assert ("done" == status) == (swap["result_url"] is not None)
+    assert (status == "done") == (swap["result_url"] is not None)
     match error:
         case set():
             assert error == set(swap["error"])
@@ -100,34 +104,34 @@ def test_spread_makes_durations_differ_within_bounds() -> None:
 
 def test_a_swap_is_charged_once_and_refunded_when_it_fails() -> None:
     """1 credit for an image, 2 for a GIF; a failed one's come back when it has failed."""
-    world = make_world(credits=10)
+    world = make_world(balance=10)
     world.create(type="gif", target_url="https://example.com/a.gif")
     world.create(source_url="https://example.com/fails.jpg")
     before = world.get("/me").value["credits"]["total"]
     world.now += 3
     after = [world.get("/me").value["credits"]["total"] for _ in range(2)]
 
-    assert (7, [8, 8]) == (before, after)
+    assert (before, after) == (7, [8, 8])
 
 
 def test_credits_run_out_at_exactly_zero() -> None:
     """A swap that costs what is left is made, the next answers 402."""
-    world = make_world(credits=2)
+    world = make_world(balance=2)
     replies = [world.create(type=kind) for kind in ("image", "gif", "image", "image")]
 
-    assert [201, 402, 201, 402] == [reply.status for reply in replies]
+    assert [reply.status for reply in replies] == [201, 402, 201, 402]
 
 
 def test_a_replay_gives_the_swap_as_it_is_now_and_charges_nothing() -> None:
     """The same key and body, however written, answer 200 with the same swap."""
-    world = make_world(credits=1)
+    world = make_world(balance=1)
     first = world.create("k", metadata={"a": 1, "b": [2]})
     world.now += 3
     again = world.create("k", metadata={"b": [2], "a": 1}, webhook_url=None)
 
-    assert (201, 200) == (first.status, again.status)
+    assert (first.status, again.status) == (201, 200)
     assert (first.value["id"], "done") == (again.value["id"], again.value["status"])
-    assert 1 == len(world.api.state.swaps)
+    assert len(world.api.state.swaps) == 1
 
 
 @pytest.mark.parametrize(
@@ -139,13 +143,13 @@ def test_a_replay_gives_the_swap_as_it_is_now_and_charges_nothing() -> None:
         {"source_url": "https://example.com/nsfw.jpg"},
     ],
 )
-def test_a_key_with_another_body_is_a_conflict(change: dict[str, object]) -> None:
+def test_a_key_with_another_body_is_a_conflict(change: dict[str, Any]) -> None:
     """409 idempotency_conflict, also where the other body would be refused."""
     world = make_world()
     world.create("k", metadata={"a": 1})
     reply = world.create("k", **{"metadata": {"a": 1}, **change})
 
-    assert (409, "idempotency_conflict") == (reply.status, reply.code)
+    assert (reply.status, reply.code) == (409, "idempotency_conflict")
 
 
 def test_an_invalid_body_is_refused_before_its_key_is_looked_at() -> None:
@@ -153,7 +157,7 @@ def test_an_invalid_body_is_refused_before_its_key_is_looked_at() -> None:
     world = make_world()
     world.create("k")
 
-    assert "validation_error" == world.create("k", type="video").code
+    assert world.create("k", type="video").code == "validation_error"
 
 
 def test_keys_belong_to_their_api_key() -> None:
@@ -161,7 +165,7 @@ def test_keys_belong_to_their_api_key() -> None:
     world = make_world()
     one, two = world.create("k"), world.create("k", "key_2")
 
-    assert (201, 201) == (one.status, two.status)
+    assert (one.status, two.status) == (201, 201)
     assert one.value["id"] != two.value["id"]
 
 
@@ -177,19 +181,19 @@ def test_an_impossible_idempotency_key_is_invalid(key: str) -> None:
     """A key has 1 to 255 characters."""
     reply = make_world().create(key)
 
-    assert "validation_error" == reply.code
+    assert reply.code == "validation_error"
     assert reply.value["error"]["message"].startswith("Idempotency-Key: ")
 
 
 def test_a_402_is_remembered_with_its_key() -> None:
     """After a top-up only a fresh key helps, as documented."""
-    world = make_world(credits=0)
+    world = make_world(balance=0)
     codes = [world.create("old").status]
     world.api.state.credits += 10
     codes += [world.create("old").status, world.create("fresh").status]
 
-    assert [402, 402, 201] == codes
-    assert 409 == world.create("old", target_face_index=1).status
+    assert codes == [402, 402, 201]
+    assert world.create("old", target_face_index=1).status == 409
 
 
 def test_other_refusals_are_forgotten() -> None:
@@ -199,7 +203,7 @@ def test_other_refusals_are_forgotten() -> None:
     world.now += 3
     statuses.append(world.create("b").status)
 
-    assert [201, 429, 201] == statuses
+    assert statuses == [201, 429, 201]
 
 
 def test_the_minute_is_a_sliding_window() -> None:
@@ -211,7 +215,7 @@ def test_the_minute_is_a_sliding_window() -> None:
         world.now = START + time
         statuses.append(world.get("/me").status)
 
-    assert [200, 200, 200, 429, 429, 200, 429, 429, 200] == statuses
+    assert statuses == [200, 200, 200, 429, 429, 200, 429, 429, 200]
 
 
 def test_a_rate_limited_answer_says_how_long_to_wait() -> None:
@@ -222,12 +226,12 @@ def test_a_rate_limited_answer_says_how_long_to_wait() -> None:
     reply = world.get("/me")
     world.now += int(reply.headers["Retry-After"])
 
-    assert ("rate_limited", "60", "0") == (
+    assert (
         reply.code,
         reply.headers["Retry-After"],
         reply.headers["x-ratelimit-remaining"],
-    )
-    assert 200 == world.get("/me").status
+    ) == ("rate_limited", "60", "0")
+    assert world.get("/me").status == 200
 
 
 def test_a_shorter_window_scales_the_minute() -> None:
@@ -237,7 +241,7 @@ def test_a_shorter_window_scales_the_minute() -> None:
     refused = world.get("/me")
     world.now += 0.25
 
-    assert ("1", 200) == (refused.headers["Retry-After"], world.get("/me").status)
+    assert (refused.headers["Retry-After"], world.get("/me").status) == ("1", 200)
 
 
 def test_unauthenticated_requests_are_not_counted() -> None:
@@ -248,7 +252,7 @@ def test_unauthenticated_requests_are_not_counted() -> None:
     statuses = [world.get("/no").status, world.create(type="no").status]
     statuses += [world.get("/me").status, world.get("/me").status]
 
-    assert [404, 400, 200, 429] == statuses
+    assert statuses == [404, 400, 200, 429]
 
 
 def test_limits_belong_to_the_key() -> None:
@@ -256,7 +260,7 @@ def test_limits_belong_to_the_key() -> None:
     world = make_world(limits=Limits(2, None, 1))
     statuses = [world.create(api_key=key).status for key in ("key_1", "key_1", "key_1", "key_2")]
 
-    assert [201, 429, 429, 201] == statuses
+    assert statuses == [201, 429, 429, 201]
 
 
 def test_the_day_is_a_utc_day() -> None:
@@ -267,9 +271,9 @@ def test_the_day_is_a_utc_day() -> None:
     refused = world.get("/me")
     world.now += 10
 
-    assert [200, 200] == statuses
-    assert ("rate_limited_daily", "10") == (refused.code, refused.headers["Retry-After"])
-    assert 200 == world.get("/me").status
+    assert statuses == [200, 200]
+    assert (refused.code, refused.headers["Retry-After"]) == ("rate_limited_daily", "10")
+    assert world.get("/me").status == 200
 
 
 def test_unfinished_swaps_are_limited() -> None:
@@ -281,8 +285,8 @@ def test_unfinished_swaps_are_limited() -> None:
     refused = world.create()
     world.now += 2
 
-    assert ("rate_limited_concurrent", "2") == (refused.code, refused.headers["Retry-After"])
-    assert [201, 429] == [world.create().status, world.create().status]
+    assert (refused.code, refused.headers["Retry-After"]) == ("rate_limited_concurrent", "2")
+    assert [world.create().status, world.create().status] == [201, 429]
 
 
 def test_swaps_that_never_end_hold_their_slots() -> None:
@@ -292,7 +296,7 @@ def test_swaps_that_never_end_hold_their_slots() -> None:
     world.now += 1e6
     refused = world.create()
 
-    assert ("rate_limited_concurrent", "60") == (refused.code, refused.headers["Retry-After"])
+    assert (refused.code, refused.headers["Retry-After"]) == ("rate_limited_concurrent", "60")
 
 
 def test_pages_hold_every_swap_once_newest_first() -> None:
@@ -314,13 +318,13 @@ def test_pages_hold_every_swap_once_newest_first() -> None:
 
 
 def test_the_page_size_is_25_unless_given() -> None:
-    """limit defaults to 25; a last page has a null cursor."""
+    """The limit defaults to 25; a last page has a null cursor."""
     world = make_world()
     for _ in range(26):
         world.create()
     default, whole = world.get("/swaps").value, world.get("/swaps?limit=100").value
 
-    assert (25, 26) == (len(default["data"]), len(whole["data"]))
+    assert (len(default["data"]), len(whole["data"])) == (25, 26)
     assert default["next_cursor"] is not None
     assert whole["next_cursor"] is None
 
@@ -328,16 +332,18 @@ def test_the_page_size_is_25_unless_given() -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "limit=0", "limit=101", "limit=-1", "limit=", "limit=1.0", "limit=%D9%A3", "limit=1&limit=2",
-        "cursor=", "cursor=x", "cursor=MQ", "cursor=%00", "cursor=%F0%9F%98%80", "&".join("a" * 200),
+        *("limit=0", "limit=101", "limit=-1", "limit=", "limit=1.0", "limit=%D9%A3"),
+        *("cursor=", "cursor=x", "cursor=MQ", "cursor=%00", "cursor=%F0%9F%98%80"),
+        "limit=1&limit=2",
+        "&".join("a" * 200),
     ],
-)  # fmt: skip
+)
 def test_a_bad_query_is_invalid(query: str) -> None:
     """400 validation_error for page sizes out of range and cursors of others."""
     world = make_world()
     world.create()
 
-    assert "validation_error" == world.get(f"/swaps?{query}").code
+    assert world.get(f"/swaps?{query}").code == "validation_error"
 
 
 def test_a_cursor_belongs_to_its_key() -> None:
@@ -347,7 +353,7 @@ def test_a_cursor_belongs_to_its_key() -> None:
         world.create(api_key=key)
     cursor = world.get("/swaps?limit=1").value["next_cursor"]
 
-    assert "validation_error" == world.get(f"/swaps?cursor={cursor}", key="key_2").code
+    assert world.get(f"/swaps?cursor={cursor}", key="key_2").code == "validation_error"
 
 
 def test_another_keys_swap_is_not_found() -> None:
@@ -355,11 +361,11 @@ def test_another_keys_swap_is_not_found() -> None:
     world = make_world()
     swap_id = world.create().value["id"]
 
-    assert [200, 404, 404] == [
+    assert [
         world.get(f"/swaps/{swap_id}").status,
         world.get(f"/swaps/{swap_id}", key="key_2").status,
         world.get("/swaps/tsk_0").status,
-    ]
+    ] == [200, 404, 404]
 
 
 @given(st.lists(st.floats(0, 40), max_size=60), st.integers(1, 5))
@@ -380,7 +386,7 @@ def test_no_window_ever_holds_more_than_the_limit(gaps: list[float], limit: int)
 @given(st.lists(st.sampled_from(["create", "fail", "wait", "replay"]), max_size=40))
 def test_credits_are_never_lost_or_made(steps: list[str]) -> None:
     """Balance plus the cost of all swaps that have not failed is what there was."""
-    world = make_world(credits=20, limits=Limits(None, None, 5))
+    world = make_world(balance=20, limits=Limits(None, None, 5))
     for number, step in enumerate(steps):
         match step:
             case "create":
@@ -395,5 +401,5 @@ def test_credits_are_never_lost_or_made(steps: list[str]) -> None:
     swaps = world.api.state.swaps
     kept = sum(swap.cost for swap in swaps if swap.status(world.now) != "failed")
 
-    assert 20 == total + kept
-    assert 5 >= sum(swap.finish > world.now for swap in swaps if swap.finish < math.inf)
+    assert total + kept == 20
+    assert sum(swap.finish > world.now for swap in swaps if swap.finish < math.inf) <= 5
