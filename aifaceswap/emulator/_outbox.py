@@ -82,7 +82,7 @@ class Delivery:
 
     swap: Swap
     url: str | None
-    state: str = "pending"
+    state: str
     body: bytes = b""
     attempts: list[DeliveryAttempt] = attrs.field(factory=list[DeliveryAttempt], init=False)
 
@@ -116,15 +116,16 @@ class Outbox:
     deliver_to: str | None
     deliveries: deque[Delivery] = attrs.field(init=False, factory=lambda: deque(maxlen=KEPT))
     on_change: Callable[[], None] = attrs.field(init=False, default=lambda: None)
-    _due: list[tuple[float, int, Delivery]] = attrs.field(
-        init=False, factory=list[tuple[float, int, Delivery]]
+    # A swap until its delivery begins: an outbox may hold very many of them.
+    _due: list[tuple[float, int, Swap | Delivery]] = attrs.field(
+        init=False, factory=list[tuple[float, int, "Swap | Delivery"]]
     )
     _pushed: int = attrs.field(init=False, default=0)
 
     def add(self, swap: Swap) -> None:
         """Plan the delivery for when `swap` ends, if it does."""
         if swap.finish < math.inf:
-            self._push(swap.finish, Delivery(swap, self._redirect(swap.params.webhook_url or "")))
+            self._push(swap.finish, swap)
 
     def _redirect(self, webhook_url: str) -> str | None:
         if self.deliver_to is None:
@@ -132,10 +133,10 @@ class Outbox:
         _, _, path, query, _ = urlsplit(webhook_url)
         return self.deliver_to.rstrip("/") + (path or "/") + (f"?{query}" if query else "")
 
-    def _push(self, when: float, delivery: Delivery) -> None:
+    def _push(self, when: float, item: Swap | Delivery) -> None:
         self._pushed += 1
-        heapq.heappush(self._due, (when, self._pushed, delivery))
-        if self._due[0][2] is delivery:
+        heapq.heappush(self._due, (when, self._pushed, item))
+        if self._due[0][2] is item:
             self.on_change()
 
     def next_due(self) -> float:
@@ -146,14 +147,17 @@ class Outbox:
         """Take out the deliveries whose next attempt is due and can be made."""
         taken: list[Delivery] = []
         while self.next_due() <= now + TICK:
-            delivery = heapq.heappop(self._due)[2]
-            if not delivery.attempts:
-                self.deliveries.append(delivery)
-            if delivery.url is None:
-                delivery.state = "undeliverable"
-            else:
+            item = heapq.heappop(self._due)[2]
+            delivery = item if isinstance(item, Delivery) else self._begin(item)
+            if delivery.url is not None:
                 taken.append(delivery)
         return taken
+
+    def _begin(self, swap: Swap) -> Delivery:
+        url = self._redirect(swap.params.webhook_url or "")
+        delivery = Delivery(swap, url, "undeliverable" if url is None else "pending")
+        self.deliveries.append(delivery)
+        return delivery
 
     def finish_attempt(self, delivery: Delivery, attempt: DeliveryAttempt, now: float) -> None:
         """Note what became of an attempt; plan the next where one is needed."""

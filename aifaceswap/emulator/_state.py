@@ -41,7 +41,6 @@ class Swap:
     id: str
     number: int
     owner: Account
-    index: int
     params: SwapParams
     key: str | None
     life: _magic.Life
@@ -181,7 +180,6 @@ class State:
             id=_ids.make_id(self.seed, "tsk", number),
             number=number,
             owner=account,
-            index=len(account.swaps),
             params=params,
             key=key,
             life=life,

@@ -77,7 +77,7 @@ def test_the_signature_is_the_worked_example_of_the_contract() -> None:
     [("face.jpg", "swap.completed", "done"), ("fails.jpg", "swap.failed", "failed")],
 )
 async def test_the_end_of_a_swap_is_delivered(name: str, event: str, status: str) -> None:
-    """One signed POST when the swap ends: the swap and the event, to the path that was asked for."""
+    """One signed POST when the swap ends: the swap and the event, to the path asked for."""
     async with (
         Receiver().serve() as receiver,
         Emulator(clock=VirtualClock(), deliver_to=receiver.origin) as emulator,
