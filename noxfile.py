@@ -1,0 +1,97 @@
+"""What is checked, and how: `nox` runs tests, typing and lint; `nox -l` lists all sessions.
+
+`nox -s tests -- -k budget` hands what follows the dashes to pytest. Of the supported Pythons
+those that are installed are used.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.sessions = ["tests", "typing", "lint"]
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+SUPPORTED = list(nox.project.python_versions(PROJECT))
+CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+# Only for the benchmarks: other limiters, to be measured beside ours.
+LIMITERS = ("aiolimiter", "limits", "pyrate-limiter")
+
+
+def _works(python: str) -> bool:
+    """Whether this Python is installed; pyenv has names for many that are not."""
+    path = shutil.which(f"python{python}")
+    if path is None:
+        return False
+    return subprocess.call([path, "-c", ""], stderr=subprocess.DEVNULL) == 0  # noqa: S603
+
+
+def _pythons() -> list[str]:
+    """The supported Pythons; where none is installed, the one that runs nox."""
+    if CURRENT in SUPPORTED or any(map(_works, SUPPORTED)):
+        return SUPPORTED
+    return [CURRENT]
+
+
+def _group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def _floors() -> list[str]:
+    """Our own dependencies in the lowest versions that we say we work with."""
+    project = PROJECT["project"]
+    ours = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    return [re.sub(r">=\s*", "==", dependency) for dependency in ours]
+
+
+@nox.session(python=_pythons())
+def tests(session: nox.Session) -> None:
+    """The test suite against the built wheel."""
+    session.install(".[cli]", *_group("test"))
+    # Not `python -m pytest`, which would put the checkout before the wheel.
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=SUPPORTED[0])
+def lowest(session: nox.Session) -> None:
+    """The test suite with the oldest dependencies on the oldest Python."""
+    session.install(".[cli]", *_floors(), *_group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Mypy and pyright, both strict."""
+    session.install("-e", ".[cli]", *_group("typing"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format and style."""
+    session.install(*_group("lint"))
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as HTML, in docs/_build."""
+    session.install(".[cli]", *_group("docs"))
+    session.run("sphinx-build", "-W", "-n", "docs", "docs/_build", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks beside other clients: `nox -s bench -- --help`."""
+    session.install(".[cli]", *_group("bench"), *LIMITERS)
+    session.run("python", "-m", "bench", *session.posargs, env={"PYTHONPATH": "tests"})
