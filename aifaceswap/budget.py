@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
@@ -132,6 +133,8 @@ class Budget:
             self._refuse_beyond(max_wait, purpose, now)
             self._queues[purpose].append(waiter)
             self._dispatch(now)
+            if waiter not in self._queues[purpose]:
+                return self._permit()
         try:
             async with asyncio.timeout(max_wait):
                 await waiter.granted
@@ -236,22 +239,24 @@ class Budget:
         """Hand free permits to those who wait, then see to it that someone comes back."""
         while (waiter := self._next(now)) is not None and self._take(now):
             self._queues[waiter.purpose].popleft()
-            if not waiter.grant():
-                self._give_back()
+            waiter.call_soon(waiter.wake)
         self._set_alarm(now)
 
+    def _heads(self) -> list[_Waiter]:
+        """Those who are next, one for each purpose; whose loop has ended waits no more."""
+        for queue in self._queues.values():
+            while queue and queue[0].loop.is_closed():
+                queue.popleft()
+        return [queue[0] for queue in self._queues.values() if queue]
+
     def _next(self, now: float) -> _Waiter | None:
-        heads = [
-            queue[0]
-            for purpose, queue in self._queues.items()
-            if queue and self._paused_until[purpose] <= now
-        ]
+        heads = [head for head in self._heads() if self._paused_until[head.purpose] <= now]
         # A poll that has waited long goes in turn: swaps must be seen to end, too.
         return min(heads, key=lambda head: head.rank(now - self._per / 4), default=None)
 
     def _set_alarm(self, now: float) -> None:
         """Have the loop of one who waits look again at the moment the next permit is free."""
-        heads = [queue[0] for queue in self._queues.values() if queue]
+        heads = self._heads()
         if not heads:
             return
         free_in = self._delay(now)
@@ -315,20 +320,15 @@ class _Waiter:
     def rank(self, aged: float) -> tuple[int, int]:
         return (int(self.purpose == "poll" and self.since > aged), self.order)
 
-    def grant(self) -> bool:
-        """Wake it; False if its loop has ended."""
-        return self.call_soon(self._wake)
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
         if not self.granted.done():
             self.granted.set_result(None)
 
-    def call_soon(self, callback: Callable[[], object]) -> bool:
-        try:
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call it in the waiter's own loop."""
+        # Loops may be closed at any moment by their own thread.
+        with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
 
 
 class _Permit:

@@ -331,7 +331,7 @@ class AsyncSwaps:
         Raises:
             SwapFailedError: It ended without a result; the error's ``swap`` says why.
             WaitTimeoutError: It had not ended in time. It goes on: wait for it again.
-            InvalidRequestError: This is no id.
+            InvalidRequestError: This is no id, or `timeout` is not above 0.
             NotFoundError: There is none, or it belongs to another key.
             APIStatusError: The service refused to show it, e.g. `AuthenticationError`. What
                 may pass (lost connections, 5xx) is not raised: the next look comes.
@@ -339,7 +339,7 @@ class AsyncSwaps:
         if not isinstance(swap, Swap):
             _checks.swap_id(swap)
         if timeout is not None:
-            timeout = _checks.seconds("timeout", timeout)
+            _check_wait(timeout)
         ended = await self._core.watcher.wait(swap, timeout)
         if ended.has_failed:
             reason = ended.error_message or "the service does not say why"
@@ -517,6 +517,13 @@ def _budget(budget: object) -> RequestBudget | None:
     if not usable:
         raise ConfigurationError(f"budget: {budget!r} has no acquire() and penalize()")
     return budget  # type: ignore[return-value]
+
+
+def _check_wait(timeout: object) -> None:
+    try:
+        _checks.seconds("timeout", timeout)
+    except ConfigurationError as error:
+        raise InvalidRequestError(str(error), field="timeout", value=timeout) from None
 
 
 def _positive(field: str, value: object) -> None:

@@ -315,7 +315,7 @@ class Swaps:
         Raises:
             SwapFailedError: It ended without a result; the error's ``swap`` says why.
             WaitTimeoutError: It had not ended in time. It goes on: wait for it again.
-            InvalidRequestError: This is no id.
+            InvalidRequestError: This is no id, or `timeout` is not above 0.
             NotFoundError: There is none, or it belongs to another key.
             APIStatusError: The service refused to show it, e.g. `AuthenticationError`. What
                 may pass (lost connections, 5xx) is not raised: the next look comes.
