@@ -9,10 +9,12 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+import sys
+import unicodedata
 from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from aifaceswap.errors import ConfigurationError, InvalidRequestError
+from aifaceswap.errors import ConfigurationError, InvalidRequestError, shown
 
 DEFAULT_BASE_URL = "https://aifacesswap.com/api/v1"
 API_KEY_VARIABLE = "AIFACESWAP_API_KEY"
@@ -23,21 +25,24 @@ MAX_PAGE = 100
 _ORDINARY_URL = re.compile(
     r"https://(?:[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?\.)+"
     r"(?!(?:local|localhost|internal)\b)[a-z][a-z0-9-]*"
-    r"(?::[0-9]{1,5})?(?:[/?#][^\s\x00-\x20\x7f]*)?"
+    r"(?::[1-9][0-9]{0,3})?(?:[/?#][^\s\x00-\x20\x7f\ud800-\udfff]*)?"
 )
 _URL_PARTS = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
     r"(?P<user>[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]*)(?P<rest>.*)"
 )
-_AFTER_HOST = re.compile(r"(?::[0-9]{1,5})?(?:[/?#].*)?")
-_NOT_IN_HOST = re.compile(r"[\\<>\"^`{}|%@\[\]]")
-_NOT_IN_URL = re.compile(r"[\s\x00-\x20\x7f]")
+_AFTER_HOST = re.compile(r"(?::(?P<port>[0-9]{1,5}))?(?:[/?#].*)?")
+_NOT_IN_HOST = re.compile(r"[\s/?#:@\\<>\"^`{}|%\[\]]")
+_NOT_IN_URL = re.compile(r"[\s\x00-\x20\x7f\ud800-\udfff]")
+_LAST_PORT = 65535
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_LARGEST = sys.float_info.max
 _LOCAL_NAMES = ("local", "localhost", "internal")
 _IS_LOCAL = "is local; the service can only fetch what is public"
 _SWAP_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _METHOD = re.compile(r"[A-Za-z]+")
-_NOT_IN_PATH = re.compile(r"[?#\\\x00-\x20\x7f]")
+_NOT_IN_PATH = re.compile(r"[?#\\\x00-\x20\x7f\ud800-\udfff]")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 # The client's own: set by hand they would break authentication, framing or safe retries.
@@ -77,21 +82,24 @@ def public_url(field: str, value: object) -> str:
 
 def _url_fault(url: str) -> str | None:
     if _NOT_IN_URL.search(url):
-        return "has white space or control characters in it; percent-encode them"
+        return "has characters in it that no URL has, e.g. white space; percent-encode them"
     parts = _URL_PARTS.fullmatch(url)
     if parts is None or parts["scheme"].lower() != "https":
         return "is not an https:// URL"
     if parts["user"]:
         return "has a user name in it; the service can only fetch what is public"
-    if not _AFTER_HOST.fullmatch(parts["rest"]):
+    after = _AFTER_HOST.fullmatch(parts["rest"])
+    if after is None or not 0 < int(after["port"] or 443) <= _LAST_PORT:
         return "has a malformed port"
     return _host_fault(parts["host"])
 
 
 def _host_fault(host: str) -> str | None:
-    labels = host.rstrip(".").lower().split(".")
+    # As a resolver would read it: letters and dots have wide and circled twins.
+    host = unicodedata.normalize("NFKC", host).replace("\u3002", ".").lower()
+    labels = host.removesuffix(".").split(".")
     if host.startswith("[") or labels[-1][:1].isdigit():
-        return _address_fault(host.strip("[]"))
+        return _address_fault(host)
     if "" in labels or _NOT_IN_HOST.search(host):
         return "has no valid host"
     if labels[-1] in _LOCAL_NAMES or len(labels) == 1:
@@ -99,13 +107,31 @@ def _host_fault(host: str) -> str | None:
     return None
 
 
-def _address_fault(text: str) -> str | None:
+def _address_fault(host: str) -> str | None:
+    bracketed = host.startswith("[") and host.endswith("]") and "%" not in host
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.IPv6Address(host[1:-1]) if bracketed else ipaddress.IPv4Address(host)
     except ValueError:
         return "has a malformed IP address as its host"
-    mapped = getattr(address, "ipv4_mapped", None)
-    return None if (mapped or address).is_global else _IS_LOCAL
+    return None if _is_public(address) else _IS_LOCAL
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.is_global and not address.is_multicast
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is not None:
+        return _is_public(inner)
+    return address.is_global and address in _GLOBAL_UNICAST
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be sent at all: half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def swap_id(value: object) -> str:
@@ -155,7 +181,7 @@ def cursor(value: object) -> str:
     Raises:
         InvalidRequestError: It is no string or is empty.
     """
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or not _is_unicode(value):
         raise InvalidRequestError.of("cursor", value, "is not the next_cursor of a page")
     return value
 
@@ -212,7 +238,9 @@ def path(value: object) -> str:
     if _NOT_IN_PATH.search(value):
         fault = "holds a query, a fragment, a backslash or white space; use params for a query"
         raise InvalidRequestError.of("path", value, fault)
-    if any(unquote(segment) in {".", ".."} for segment in value.split("/")):
+    # As a proxy may read it that decodes first and resolves dots then.
+    decoded = unquote(value).replace("\\", "/")
+    if any(segment in {".", ".."} for segment in decoded.split("/")):
         raise InvalidRequestError.of("path", value, "holds a dot segment and would leave base_url")
     return quote(value, safe="/%:@!$&'()*+,;=~")
 
@@ -227,16 +255,24 @@ def query(params: Mapping[str, object]) -> str:
         ``?name=value&…``, percent-encoded; empty without parameters.
 
     Raises:
-        InvalidRequestError: A value is of another type or not finite.
+        InvalidRequestError: A name is no text, or a value is of another type or not finite.
     """
-    written = {name: _query_text(name, value) for name, value in params.items()}
+    written = {_query_name(name): _query_text(name, value) for name, value in params.items()}
     return f"?{urlencode(written)}" if written else ""
+
+
+def _query_name(name: object) -> str:
+    if not isinstance(name, str) or not _is_unicode(name):
+        raise InvalidRequestError.of("params", name, "is no name of a parameter")
+    return name
 
 
 def _query_text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, str) and _is_unicode(value):
+        return str(value)
+    if isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST:
         return str(value)
     raise InvalidRequestError.of(f"params[{name!r}]", value, "is neither text nor a finite number")
 
@@ -256,7 +292,7 @@ def headers(values: Mapping[str, object]) -> dict[str, str]:
     """
     checked: dict[str, str] = {}
     for name, value in values.items():
-        if not _HEADER_NAME.fullmatch(str(name)):
+        if not _is_header_name(name):
             raise InvalidRequestError.of("headers", name, "is no header name")
         if name.lower() in _RESERVED_HEADERS:
             raise InvalidRequestError.of("headers", name, "is set by the client alone")
@@ -264,6 +300,27 @@ def headers(values: Mapping[str, object]) -> dict[str, str]:
             raise InvalidRequestError.of(f"headers[{name!r}]", value, "is not one line of ASCII")
         checked[name] = value
     return checked
+
+
+def content(value: object) -> bytes:
+    """Check a caller's own body: bytes, which nobody can change between two attempts.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        InvalidRequestError: It is anything else.
+    """
+    if not isinstance(value, bytes):
+        raise InvalidRequestError.of("content", value, "is not bytes")
+    return value
+
+
+def _is_header_name(name: object) -> bool:
+    return isinstance(name, str) and _HEADER_NAME.fullmatch(name) is not None
 
 
 def api_key(value: object) -> str:
@@ -307,7 +364,7 @@ def base_url(value: object) -> str:
     """
     fault = _base_url_fault(value) if isinstance(value, str) else "is not a string"
     if fault:
-        raise ConfigurationError(f"base_url: {value!r} {fault}; e.g. {DEFAULT_BASE_URL!r}")
+        raise ConfigurationError(f"base_url: {shown(value)} {fault}; e.g. {DEFAULT_BASE_URL!r}")
     return str(value).rstrip("/")
 
 
@@ -317,7 +374,7 @@ def _base_url_fault(url: str) -> str | None:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         return f"is malformed ({error})"
-    if not host or _NOT_IN_URL.search(url):
+    if not host or _NOT_IN_URL.search(url) or "\\" in url:
         return "is not an absolute URL"
     if "?" in url or "#" in url or "@" in url:
         return "holds a query, a fragment or a user name"
@@ -329,9 +386,10 @@ def _base_url_fault(url: str) -> str | None:
 def is_loopback(host: str | None) -> bool:
     """Whether a host can only be this machine: ``localhost`` or a loopback address."""
     try:
-        return ipaddress.ip_address(host or "").is_loopback
+        address = ipaddress.ip_address(host or "")
     except ValueError:
         return host is not None and host.lower() == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def seconds(field: str, value: object, *, at_least: float = 0.0) -> float:
@@ -348,10 +406,10 @@ def seconds(field: str, value: object, *, at_least: float = 0.0) -> float:
     Raises:
         ConfigurationError: It is no finite number above `at_least`.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= at_least:  # type: ignore[arg-type, operator]
-        raise ConfigurationError(f"{field}: {value!r} is no number of seconds above {at_least:g}")
-    return float(value)  # type: ignore[arg-type]
+    usable = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if at_least < usable <= _LARGEST:
+        return float(usable)
+    raise ConfigurationError(f"{field}: {shown(value)} is no number of seconds above {at_least:g}")
 
 
 def proxy(value: object) -> str:
@@ -366,11 +424,15 @@ def proxy(value: object) -> str:
     Raises:
         ConfigurationError: It is no http:// or https:// URL.
     """
-    try:
-        parts = urlsplit(value) if isinstance(value, str) else None
-        usable = parts is not None and parts.scheme in {"http", "https"} and parts.hostname
-    except ValueError:
-        usable = None
-    if not usable:
+    if not isinstance(value, str) or not _is_proxy_url(value):
         raise ConfigurationError("proxy: this is no URL like 'http://proxy.example:3128'")
-    return str(value)
+    return value
+
+
+def _is_proxy_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(host) and port != 0

@@ -44,6 +44,22 @@ if TYPE_CHECKING:
 _SHOWN = 200  # characters of a refused value in its error
 
 
+def shown(value: object) -> str:
+    """A refused value, fit for the message of an error.
+
+    Args:
+        value: Anything at all.
+
+    Returns:
+        Its ``repr()``, cut where it is long; its type where it has none.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # nested too deeply, a number of 5,000 digits, a class of the caller's
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 class AIFaceSwapError(Exception):
     """The base of every error of this package.
 
@@ -107,10 +123,7 @@ class InvalidRequestError(AIFaceSwapError, ValueError):
         Returns:
             The error, to be raised.
         """
-        shown = repr(value)
-        if len(shown) > _SHOWN:
-            shown = f"{shown[:_SHOWN]}…"
-        return cls(f"{field}: {shown} {fault}", field=field, value=value)
+        return cls(f"{field}: {shown(value)} {fault}", field=field, value=value)
 
 
 class APIConnectionError(AIFaceSwapError):
