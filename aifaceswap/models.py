@@ -69,27 +69,36 @@ def _optional_bool(_: object, attribute: attrs.Attribute[Any], value: object) ->
         raise InvalidRequestError.of(attribute.name, value, "is neither True nor False")
 
 
-def _json_object(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is None:
-        return
-    if not _has_text_keys(value):
-        raise InvalidRequestError.of(attribute.name, value, "is not a mapping with strings as keys")
+def _metadata(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if value is None else _json_object(value)
+
+
+def _json_object(value: object) -> dict[str, Any]:
+    """A copy, as JSON says it: what the caller changes later has no part in it."""
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError.of("metadata", value, "is not a mapping with strings as keys")
+    given = cast("Mapping[object, object]", value)
     try:
-        json.dumps(value, allow_nan=False)
+        copy: dict[str, Any] = json.loads(json.dumps(dict(given), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequestError.of(
-            attribute.name, value, f"cannot be written as JSON: {error}"
-        ) from None
+        fault = f"cannot be written as JSON: {error}"
+        raise InvalidRequestError.of("metadata", given, fault) from None
+    if not all(isinstance(key, str) for key in _keys(given)):
+        raise InvalidRequestError.of("metadata", given, "has keys in it that are not strings")
+    return copy
 
 
-def _has_text_keys(value: object) -> bool:
-    if not isinstance(value, dict):
-        return False
-    return all(isinstance(key, str) for key in cast("dict[object, object]", value))
-
-
-def _own_copy(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return dict(value) if isinstance(value, Mapping) else value
+def _keys(value: object) -> Iterator[object]:
+    """The keys of all objects in a JSON value, at any depth."""
+    rest: list[object] = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, Mapping):
+            fields = cast("Mapping[object, object]", item)
+            yield from fields
+            rest.extend(fields.values())
+        elif isinstance(item, list | tuple):
+            rest.extend(cast("list[object]", item))
 
 
 @attrs.frozen(kw_only=True)
@@ -116,9 +125,7 @@ class SwapRequest:
     webhook_url: str | None = attrs.field(default=None, validator=_optional_public_url)
     target_face_index: int | None = attrs.field(default=None, validator=_face_index)
     enable_face_enhancer: bool | None = attrs.field(default=None, validator=_optional_bool)
-    metadata: Mapping[str, Any] | None = attrs.field(
-        default=None, converter=_own_copy, validator=_json_object, hash=False
-    )
+    metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata, hash=False)
 
 
 def without_query(url: str | None) -> str | None:
