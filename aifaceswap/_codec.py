@@ -210,8 +210,10 @@ def _event(value: Any, _: Any) -> WebhookEvent:
     fields = _expect(dict, name="an object")(value, dict)
     swap = {name: fields[name] for name in fields if name != "event"}
     # A delivery that leaves out the status has still said how the swap ended.
-    swap.setdefault("status", _STATUS_OF_EVENT.get(fields.get("event", ""), ""))
-    delivery = {"event": fields.get("event"), "swap": swap}
+    named = fields.get("event")
+    ended = _STATUS_OF_EVENT.get(named, "") if isinstance(named, str) else ""
+    swap.setdefault("status", ended)
+    delivery = {"event": named, "swap": swap}
     event: WebhookEvent = _plain_reader(WebhookEvent)(delivery, WebhookEvent)
     return event
 

@@ -136,13 +136,13 @@ def create_swap(request: SwapRequest, idempotency_key: str | None = None) -> Cal
         idempotency_key: The caller's own key; a fresh uuid4 otherwise.
 
     Raises:
-        InvalidRequestError: The key cannot be sent.
+        InvalidRequestError: The key cannot be sent, or the metadata is nested too deeply.
     """
     return Call(
         method="POST",
         path="/swaps",
         into=Swap,
-        body=_codec.dumps(request),
+        body=_json_body(request, "metadata", request.metadata),
         headers={"Content-Type": "application/json"},
         idempotency_key=_key(idempotency_key),
         purpose="create",
@@ -199,24 +199,25 @@ def any_request(
         raise InvalidRequestError.of("content", content, "cannot be sent together with json")
     sent = _checks.headers(headers or {})
     if json is not None:
-        content = _json_body(json)
-        sent.setdefault("Content-Type", "application/json")
+        content = _json_body(json, "json", json)
+        if "content-type" not in map(str.lower, sent):
+            sent["Content-Type"] = "application/json"
     return Call(
         method=method,
         path=_checks.path(path) + _checks.query(params or {}),
         into=into,
-        body=content,
+        body=None if content is None else _checks.content(content),
         headers=sent,
         idempotency_key=None if method in _READS else _key(idempotency_key),
     )
 
 
-def _json_body(value: object) -> bytes:
+def _json_body(body: object, field: str, value: object) -> bytes:
     try:
-        return _codec.dumps(value)
+        return _codec.dumps(body)
     except (TypeError, ValueError) as error:
         fault = f"cannot be written as JSON: {error}"
-        raise InvalidRequestError.of("json", value, fault) from None
+        raise InvalidRequestError.of(field, value, fault) from None
 
 
 def _key(given: str | None) -> str:
@@ -250,7 +251,7 @@ def read_answer(call: Call[T], answer: Answer, attempts: int = 1) -> T:
     except (_codec.NotJSONError, _codec.ShapeError) as error:
         raise APIResponseError(
             f"{call.method} {call.path.partition('?')[0]}: the service answered {answer.status}, "
-            f"but not with a readable {call.into.__name__} ({error}): {_beginning(answer.body)}",
+            f"but not with a readable {_name(call.into)} ({error}): {_beginning(answer.body)}",
             status=answer.status,
             body=answer.body,
             permanent=isinstance(error, _codec.ShapeError),
@@ -260,10 +261,14 @@ def read_answer(call: Call[T], answer: Answer, attempts: int = 1) -> T:
         ) from None
 
 
+def _name(into: object) -> str:
+    return into.__name__ if isinstance(into, type) else str(into)
+
+
 def _read_body(answer: Answer, into: type[T]) -> T:
     if not answer.whole:
         raise _codec.NotJSONError(f"it is larger than {len(answer.body)} bytes")
-    if issubclass(into, bytes):
+    if into is bytes:
         return cast("T", answer.body)
     return _codec.structure(_codec.loads(answer.body), into)
 
