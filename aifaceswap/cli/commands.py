@@ -1,0 +1,325 @@
+"""The commands and their options. What they do is in `jobs`, which loads the client."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from aifaceswap import __version__
+from aifaceswap.cli.session import PROGRAM, Session
+
+# The client, the emulator and rich take 0.3 s to load: `--help` and a shell's completion do
+# without them.
+# ruff: noqa: PLC0415
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_EPILOG = """\b
+The key is read from AIFACESWAP_API_KEY, another base URL from AIFACESWAP_BASE_URL.
+
+\b
+Without a key:
+  aifaceswap --emulator run https://example.com/face.jpg \\
+      https://example.com/target.jpg --output result.jpg
+
+\b
+Exit codes: 0 done, 1 error, 2 usage, 3 the swap failed, 4 authentication,
+5 timeout, 130 interrupted (Ctrl-C), 143 terminated."""
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run the command and report what stops it.
+
+    Args:
+        arguments: What follows the program's name; nothing: help is shown.
+
+    Returns:
+        The exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    session = Session(arguments)
+    try:
+        code = cli.main(
+            list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False, obj=session
+        )
+    except SystemExit:
+        raise
+    except BaseException as error:
+        from aifaceswap.cli.failures import report
+
+        return report(error, session)
+    return code or 0
+
+
+class _Finite(click.FloatRange):
+    """A number in a range; `inf` and `nan` are none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> object:
+    if value is None:
+        return None
+    try:
+        read: object = json.loads(value)
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        raise click.BadParameter(f"{value!r} is no JSON object, e.g. '{{\"order\": 7}}'.")
+    return cast("object", read)
+
+
+def _ask_for_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Session).as_json = True
+
+
+def _json_option(function: Function) -> Function:
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_ask_for_json,
+        help="Write JSON on a terminal, too.",
+    )(function)
+
+
+def _timeout_option(function: Function) -> Function:
+    return click.option(
+        "--timeout",
+        type=_Finite(min=0, min_open=True),
+        default=300.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Wait for the swap's end so long at most.",
+    )(function)
+
+
+def _output_option(text: str) -> Callable[[Function], Function]:
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help=text
+    )
+
+
+def _swap_options(function: Function) -> Function:
+    """The arguments of a swap, under the names that the API has for them."""
+    decorators = (
+        click.argument("source_url", metavar="SOURCE"),
+        click.argument("target_url", metavar="TARGET"),
+        click.option(
+            "--type",
+            type=click.Choice(["image", "gif"]),
+            default="image",
+            show_default=True,
+            help="What TARGET is.",
+        ),
+        click.option(
+            "--face-index",
+            "target_face_index",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Which face of TARGET, from 0.",
+        ),
+        click.option(
+            "--enhance/--no-enhance",
+            "enable_face_enhancer",
+            default=None,
+            help="Sharpen the face, or do not.",
+        ),
+        click.option("--webhook-url", metavar="URL", help="Called when the swap ends."),
+        click.option(
+            "--metadata", callback=_read_object, metavar="JSON", help="Comes back with the swap."
+        ),
+        click.option(
+            "--idempotency-key",
+            metavar="KEY",
+            help="Sent again with the same key, a swap is not paid twice. Default: a fresh one.",
+        ),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG, no_args_is_help=False
+)
+@click.option(
+    "--emulator",
+    is_flag=True,
+    help="Run the command against a private emulator: no key, no network, nothing paid.",
+)
+@_json_option
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, emulator: bool) -> None:
+    """Put the face of one picture into another: the AI Face Swap API.
+
+    Data goes to stdout, as a table on a terminal and as JSON elsewhere; all else to stderr.
+    """
+    session = ctx.ensure_object(Session)
+    session.emulated = emulator
+    session.command = ctx.invoked_subcommand or ""
+
+
+@cli.command()
+@_swap_options
+@_output_option("Save the result here; a file that exists is replaced.")
+@_timeout_option
+@_json_option
+@click.pass_obj
+def run(session: Session, /, output: Path | None, timeout: float, **swap: Any) -> None:
+    """Create a swap, wait for its end and save the result.
+
+    The face in SOURCE is put into TARGET; both are public https URLs.
+    """
+    from aifaceswap.cli import jobs
+
+    order = jobs.make_order(swap, output=output, timeout=timeout)
+    jobs.start(lambda: jobs.run(session, order))
+    _point_to_the_service(session)
+
+
+@cli.command()
+@_swap_options
+@_json_option
+@click.pass_obj
+def create(session: Session, /, **swap: Any) -> None:
+    """Create a swap and return at once.
+
+    The face in SOURCE is put into TARGET; both are public https URLs.
+    """
+    from aifaceswap.cli import jobs
+
+    order = jobs.make_order(swap)
+    jobs.start(lambda: jobs.create(session, order))
+    _point_to_the_service(session)
+
+
+@cli.command()
+@click.argument("swap_id", metavar="ID")
+@_json_option
+@click.pass_obj
+def get(session: Session, swap_id: str) -> None:
+    """Show how a swap is now."""
+    from aifaceswap.cli import jobs
+
+    jobs.start(lambda: jobs.get(session, swap_id))
+
+
+@cli.command()
+@click.argument("swap_id", metavar="ID")
+@_timeout_option
+@_json_option
+@click.pass_obj
+def wait(session: Session, swap_id: str, timeout: float) -> None:
+    """Wait for the end of a swap."""
+    from aifaceswap.cli import jobs
+
+    jobs.start(lambda: jobs.wait(session, swap_id, timeout))
+
+
+@cli.command("list")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100),
+    default=25,
+    show_default=True,
+    metavar="N",
+    help="How many swaps a page has, 1 to 100.",
+)
+@click.option("--cursor", metavar="CURSOR", help="Begin where an earlier page ended.")
+@click.option("--all", "every", is_flag=True, help="Show every page from there on.")
+@_json_option
+@click.pass_obj
+def list_swaps(session: Session, limit: int, cursor: str | None, every: bool) -> None:
+    """List the key's swaps, newest first; as JSON, one swap a line."""
+    from aifaceswap.cli import jobs
+
+    jobs.start(lambda: jobs.list_swaps(session, limit, cursor, every=every))
+
+
+@cli.command()
+@click.argument("swap_id", metavar="ID")
+@_output_option("Save it here; a file that exists is replaced. Default: ID and its extension.")
+@_json_option
+@click.pass_obj
+def download(session: Session, swap_id: str, output: Path | None) -> None:
+    """Save the result of a swap that is done."""
+    from aifaceswap.cli import jobs
+
+    target = None if output is None else jobs.check_output(output)
+    jobs.start(lambda: jobs.download(session, swap_id, target))
+
+
+@cli.command()
+@_json_option
+@click.pass_obj
+def me(session: Session) -> None:
+    """Show whose key it is, its credits and its requests left."""
+    from aifaceswap.cli import jobs
+
+    jobs.start(lambda: jobs.me(session))
+    _point_to_the_service(session)
+
+
+@cli.command(short_help="Serve the API on this machine, without the network.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    show_default=True,
+    help="0: a free one.",
+)
+@click.option(
+    "--duration",
+    type=_Finite(min=0),
+    default=3.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a swap takes.",
+)
+@click.option(
+    "--credits",
+    type=_Finite(min=0),
+    default=1000.0,
+    show_default=True,
+    help="The balance at the start.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="What ids and pictures derive from.",
+)
+def emulator(**settings: Any) -> None:
+    """Serve the API on this machine, without the network, until Ctrl-C.
+
+    When it is ready, one line of JSON on stdout says its base_url and api_key.
+    """
+    from aifaceswap.cli import jobs
+
+    jobs.serve(**settings)
+
+
+def _point_to_the_service(session: Session) -> None:
+    if session.emulated:
+        from aifaceswap.cli.rendering import note_the_real_thing
+
+        note_the_real_thing(session)

@@ -1,0 +1,284 @@
+"""What a failure means for the user: exit code, words, and what to do next."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import attrs
+import click
+from rich.text import Text
+
+from aifaceswap.cli.rendering import note, printable
+from aifaceswap.cli.session import API_KEY, BASE_URL, SITE, Session, command_line
+from aifaceswap.errors import (
+    AIFaceSwapError,
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConcurrencyLimitError,
+    ConfigurationError,
+    ConflictError,
+    ContentRejectedError,
+    DailyLimitError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RateLimitError,
+    ServerError,
+    ServiceUnavailableError,
+    SourceUnreachableError,
+    SwapFailedError,
+    UnsupportedMediaTypeError,
+    WaitTimeoutError,
+)
+
+ERROR, USAGE, FAILED, NO_ACCESS, TIMEOUT = 1, 2, 3, 4, 5
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class CommandError(click.ClickException):
+    """A failure that only the command knows, with its own advice.
+
+    Args:
+        message: What happened.
+        advice: What to do next.
+    """
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
+@attrs.frozen
+class Advice:
+    """What one kind of failure means.
+
+    Attributes:
+        exit_code: What the process ends with.
+        text: What to do next; the words in braces are those of `_words`.
+    """
+
+    exit_code: int
+    text: str
+
+
+#: The row of an error's own class counts, or that of the nearest one above.
+ADVICE: dict[type[BaseException], Advice] = {
+    AIFaceSwapError: Advice(ERROR, "{again}"),
+    ConfigurationError: Advice(ERROR, f"correct {BASE_URL}, or unset it to use {SITE}"),
+    InvalidRequestError: Advice(USAGE, "nothing was sent; correct it ({help})"),
+    APIConnectionError: Advice(
+        ERROR, f"check the network (and {BASE_URL}, if you have set it), then {{again}}"
+    ),
+    APITimeoutError: Advice(TIMEOUT, "the service is slow or out of reach; in a minute, {again}"),
+    APIResponseError: Advice(
+        ERROR, "a proxy may have answered in the service's place; without it, {again}"
+    ),
+    APIStatusError: Advice(ERROR, "if the message does not help, ask support; or {again}"),
+    BadRequestError: Advice(ERROR, "correct what the message names, then {retry}"),
+    SourceUnreachableError: Advice(
+        ERROR, "open both URLs in a private browser window; once they load there, {retry}"
+    ),
+    AuthenticationError: Advice(
+        NO_ACCESS,
+        f"export {API_KEY}=<a live key> (make one in your account on {SITE}; it must belong to "
+        f"{BASE_URL}, if you have set that), then {{retry}}",
+    ),
+    InsufficientCreditsError: Advice(
+        ERROR, f"top up on {SITE} ('aifaceswap me' shows what is left), then {{fresh}}"
+    ),
+    NotFoundError: Advice(
+        ERROR, "check the id; a key sees no swaps but its own:\n  aifaceswap list --all"
+    ),
+    ConflictError: Advice(
+        ERROR, "the key was used for another request: repeat that one exactly, or {fresh}"
+    ),
+    PayloadTooLargeError: Advice(ERROR, "use smaller pictures"),
+    UnsupportedMediaTypeError: Advice(
+        ERROR, "SOURCE must be a picture, and TARGET what --type says: an image or a gif"
+    ),
+    ContentRejectedError: Advice(ERROR, "use other pictures; these would be refused again"),
+    RateLimitError: Advice(ERROR, "{wait}, then {again}"),
+    DailyLimitError: Advice(ERROR, "the day's requests are used up; {wait}, then {again}"),
+    ConcurrencyLimitError: Advice(
+        ERROR, "wait until one of your swaps has ended (aifaceswap list), then {again}"
+    ),
+    ServerError: Advice(
+        ERROR, "the service failed (its support asks for the request id); in a minute, {again}"
+    ),
+    ServiceUnavailableError: Advice(
+        ERROR, "the service is off or overloaded; {wait}, then {again}"
+    ),
+    SwapFailedError: Advice(FAILED, "use other pictures; each try is a new swap"),
+    WaitTimeoutError: Advice(TIMEOUT, "the swap goes on; {again}"),
+    OSError: Advice(ERROR, "give a file that can be written, then {again}"),
+}
+
+_BAD_KEY = Advice(
+    NO_ACCESS,
+    f"export {API_KEY}=<your key> (from your account on {SITE}), "
+    "or try it without one:{emulated}",
+)
+# What is another matter with a private emulator, which ends with the command.
+_EMULATED: dict[type[BaseException], Advice] = {
+    NotFoundError: Advice(
+        ERROR, "a private emulator begins empty; serve one that stays:\n  aifaceswap emulator"
+    ),
+    WaitTimeoutError: Advice(
+        TIMEOUT, "the private emulator is gone, and the swap with it; with more time, {retry}"
+    ),
+}
+
+#: What the user knows the arguments of the client as.
+ARGUMENTS = {
+    "source_url": "SOURCE",
+    "target_url": "TARGET",
+    "swap_id": "ID",
+    "swap": "ID",
+    "type": "--type",
+    "webhook_url": "--webhook-url",
+    "target_face_index": "--face-index",
+    "enable_face_enhancer": "--enhance",
+    "metadata": "--metadata",
+    "idempotency_key": "--idempotency-key",
+    "path": "--output",
+    "limit": "--limit",
+    "cursor": "--cursor",
+    "timeout": "--timeout",
+    "api_key": API_KEY,
+    "base_url": BASE_URL,
+}
+
+# What people try that have not read the help.
+_MISPLACED = {
+    "--emulator": "--emulator stands before the command:{emulated}",
+    "--api-key": f"the key is read from the environment alone: export {API_KEY}=<your key>",
+    "--key": f"the key is read from the environment alone: export {API_KEY}=<your key>",
+    "--base-url": f"the URL is read from the environment alone: export {BASE_URL}=<url>",
+}
+
+
+def report(error: BaseException, session: Session) -> int:
+    """Say on stderr what happened and what to do next.
+
+    Args:
+        error: What ended the command.
+        session: The command.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BaseException: The error itself where it is none that is to be expected.
+    """
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return _stopped("Interrupted.", INTERRUPTED, session)
+    if isinstance(error, asyncio.CancelledError):
+        return _stopped("Terminated.", TERMINATED, session)
+    if isinstance(error, click.ClickException):
+        return _refuse(error, session)
+    if isinstance(error, AIFaceSwapError | OSError):
+        return _explain(error, session)
+    if session.resume:
+        _say_next(_again(session))
+    raise error
+
+
+def find_advice(error: Exception, session: Session) -> Advice:
+    """The row for an error: that of its own class, or of the nearest one above.
+
+    Args:
+        error: One of ours, or an OSError.
+        session: The command that it ended.
+
+    Returns:
+        The row.
+    """
+    if isinstance(error, ConfigurationError) and error.message.startswith("api_key:"):
+        return _BAD_KEY
+    table = {**ADVICE, **_EMULATED} if session.emulated else ADVICE
+    return next(table[kind] for kind in type(error).__mro__ if kind in table)
+
+
+def _explain(error: AIFaceSwapError | OSError, session: Session) -> int:
+    _say_error(_message(error))
+    advice = find_advice(error, session)
+    request_id = getattr(error, "request_id", None)
+    if request_id:
+        note(f"Request id: {printable(request_id)}")
+    key = getattr(error, "idempotency_key", None) or session.idempotency_key
+    if key and advice.exit_code != USAGE:
+        note(f"Idempotency key: {printable(key)}")
+    _say_next(advice.text.format_map(_words(error, session)))
+    return advice.exit_code
+
+
+def _refuse(error: click.ClickException, session: Session) -> int:
+    _say_error(error.format_message())
+    if isinstance(error, CommandError):
+        _say_next(error.advice)
+    else:
+        option = error.option_name if isinstance(error, click.NoSuchOption) else ""
+        _say_next(_MISPLACED.get(option, "{help}").format_map(_words(error, session)))
+    return error.exit_code
+
+
+def _stopped(how: str, exit_code: int, session: Session) -> int:
+    note(how, style="bold")
+    if session.idempotency_key:
+        note(f"Idempotency key: {session.idempotency_key}")
+    if session.resume:
+        _say_next(_again(session))
+    elif session.emulated:
+        note("The private emulator is gone; nothing was paid.")
+    return exit_code
+
+
+def _say_error(message: str) -> None:
+    note(Text.assemble(("Error:", "bold red"), " ", printable(message)))
+
+
+def _say_next(advice: str) -> None:
+    note(Text.assemble(("Next:", "bold"), " ", advice))
+
+
+def _message(error: AIFaceSwapError | OSError) -> str:
+    if isinstance(error, APIStatusError):
+        return f"{error.message} ({' '.join(str(x) for x in (error.status, error.code) if x)})"
+    if isinstance(error, AIFaceSwapError):
+        field, colon, fault = error.message.partition(": ")
+        return f"{ARGUMENTS.get(field, field)}{colon}{fault}"
+    return f"{error.filename or 'output'}: {error.strerror or error}"
+
+
+def _words(error: Exception, session: Session) -> dict[str, str]:
+    """What the advice may speak of."""
+    retry = f"run\n  {session.typed()}"
+    own_key = any(word.startswith("--idempotency-key") for word in session.arguments)
+    command = [session.command] if session.command else []
+    return {
+        "again": _again(session) if session.resume else retry,
+        "retry": retry,
+        "fresh": "run it with another --idempotency-key" if own_key else retry,
+        "wait": f"wait {_span(getattr(error, 'retry_after', None))}",
+        "help": command_line(*command, "--help"),
+        "emulated": f"\n  {session.typed(emulated=True)}",
+    }
+
+
+def _again(session: Session) -> str:
+    return f"go on with the same swap, which is not paid twice:\n  {session.resume}"
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "a minute"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "a second"

@@ -1,0 +1,213 @@
+"""What is shown: data on stdout, for people or as JSON; everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from aifaceswap import _codec
+from aifaceswap.cli.session import API_KEY, SITE, Session
+from aifaceswap.models import Account, Swap, without_query
+
+_STYLES = {"done": "green", "failed": "red"}
+_KIB = 1024
+
+
+def printable(text: object) -> str:
+    """Text from elsewhere as a terminal may get it: control characters are written out."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
+
+
+def note(text: str | Text = "", *, style: str = "", console: Console | None = None) -> None:
+    """Write a line to stderr; it is never cut or folded, so that commands can be copied."""
+    console = console or _stderr()
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def note_the_real_thing(session: Session) -> None:
+    """Say what a private emulator has done, and how to do the same with a key."""
+    note()
+    note("This was a private emulator: nothing reached the service, and nothing was paid.")
+    note(f"Next, with a key from your account on {SITE}:")
+    note(f"  export {API_KEY}=<your key>")
+    note(f"  {session.typed(emulated=False)}")
+
+
+def write_json(value: object, **more: object) -> None:
+    """Write a value to stdout as one line of JSON.
+
+    Args:
+        value: One of our values.
+        more: Fields that the command adds.
+    """
+    # Flushed line by line: whoever reads a list gets each swap at once.
+    click.echo(_codec.dumps({**_codec.unstructure(value), **more}).decode())
+
+
+def show_swap(swap: Swap, *, output: Path | None = None, as_json: bool) -> None:
+    """Write a swap to stdout.
+
+    Args:
+        swap: The swap.
+        output: Where its result has been saved.
+        as_json: As JSON, or else as a table.
+    """
+    if as_json:
+        saved = {} if output is None else {"output": str(output)}
+        write_json(swap, **saved)
+    else:
+        _show_fields(_swap_fields(swap, output))
+
+
+def show_account(account: Account, *, as_json: bool) -> None:
+    """Write an account to stdout.
+
+    Args:
+        account: The account.
+        as_json: As JSON, or else as a table.
+    """
+    if as_json:
+        write_json(account)
+    else:
+        _show_fields(_account_fields(account))
+
+
+def show_swaps(swaps: Iterable[Swap]) -> None:
+    """Write swaps to stdout as a table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("ID", no_wrap=True)
+    table.add_column("STATUS")
+    table.add_column("TYPE")
+    table.add_column("DONE", justify="right")
+    table.add_column("CREDITS", justify="right")
+    table.add_column("CREATED")
+    for swap in swaps:
+        cells = (_number(swap.progress, "%"), _number(swap.credit_cost), _moment(swap.created_at))
+        table.add_row(printable(swap.id), _status(swap), printable(swap.type or ""), *cells)
+    Console().print(table)
+
+
+class Display:
+    """What is going on, on stderr; it moves on a terminal and is silent elsewhere."""
+
+    def __init__(self, doing: str) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[share]}", markup=False),
+            TimeElapsedColumn(),
+            console=_stderr(),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._progress.add_task(doing, total=None, share="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """Write a line to stderr that stays."""
+        note(text, console=self._progress.console)
+
+    def say(self, doing: str) -> None:
+        """Name the step that has begun; how long it takes is not known."""
+        self._progress.update(self._task, description=doing, total=None, share="")
+
+    def show(self, swap: Swap) -> None:
+        """Show how far a swap is."""
+        self._progress.update(
+            self._task,
+            description=f"{printable(swap.id)} {printable(swap.status)}",
+            total=None if swap.progress is None else 100,
+            completed=swap.progress or 0,
+            share=_number(swap.progress, "%"),
+        )
+
+
+def size_of(path: Path) -> str:
+    """The size of a file in words."""
+    size = path.stat().st_size
+    return f"{size} bytes" if size < _KIB else f"{size / _KIB:,.1f} KiB"
+
+
+def _stderr() -> Console:
+    return Console(stderr=True)
+
+
+def _show_fields(fields: Iterable[tuple[str, str | Text]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        table.add_row(name, Text(printable(value)) if isinstance(value, str) else value)
+    Console(highlight=False).print(table)
+
+
+def _swap_fields(swap: Swap, output: Path | None) -> Iterator[tuple[str, str | Text]]:
+    yield "Swap", swap.id
+    yield "Status", _status(swap)
+    optional: dict[str, Any] = {
+        "Progress": None if swap.is_finished else _number(swap.progress, " %"),
+        "Error": swap.error_message if swap.has_failed else None,
+        "Type": swap.type,
+        "Credits": _number(swap.credit_cost),
+        "Created": _moment(swap.created_at),
+        "Webhook": without_query(swap.webhook_url),
+        "Metadata": None if swap.metadata is None else _json(swap.metadata),
+        **{name: _json(value) for name, value in swap.extra.items()},
+        "Result": without_query(swap.result_url),
+        "Saved as": output,
+    }
+    yield from ((printable(name), str(value)) for name, value in optional.items() if value)
+
+
+def _account_fields(account: Account) -> Iterator[tuple[str, str]]:
+    credit, rate = account.credits, account.rate_limit
+    parts = ("permanent", "monthly", "subscription")
+    sources = ", ".join(f"{_number(getattr(credit, part))} {part}" for part in parts)
+    window = "" if rate.window_seconds is None else f" in {_number(rate.window_seconds)} s"
+    yield "User", account.user_id
+    yield "Email", "verified" if account.email_verified else "not verified"
+    yield "Plan", account.subscription_tier
+    yield "Credits", f"{_number(credit.total)} ({sources})"
+    yield "Requests", f"{_number(rate.remaining)} of {_number(rate.limit)} left{window}"
+    yield from ((printable(name), _json(value)) for name, value in account.extra.items())
+
+
+def _status(swap: Swap) -> Text:
+    return Text(printable(swap.status), style=_STYLES.get(swap.status, "yellow"))
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "" if value is None else f"{value:,.10g}{unit}"
+
+
+def _moment(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _json(value: Mapping[str, Any] | Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
