@@ -191,7 +191,10 @@ class _Fetch:
         self.redirects += 1
         if self.redirects > _MAX_REDIRECTS:
             raise self._unusable(f"redirects more than {_MAX_REDIRECTS} times", permanent=True)
-        self.url = urljoin(self.url, location)
+        try:
+            self.url = urljoin(self.url, location)
+        except ValueError:
+            raise self._unusable("redirects to a malformed URL", permanent=True) from None
 
     def _check_url(self) -> None:
         """Results come by TLS, or from this machine where the API itself is on it."""
