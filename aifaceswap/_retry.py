@@ -17,6 +17,7 @@ from aifaceswap.errors import (
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 8.0
+_DOUBLINGS = 10  # more than it takes to the longest
 
 
 def next_wait(
@@ -69,7 +70,8 @@ def _wanted_wait(attempt: int, error: AIFaceSwapError, jitter: Callable[[], floa
     if attempt == 1 and _was_reset(error):
         return 0.0
     # Full jitter: callers that failed together do not come back together.
-    return jitter() * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (attempt - 1))
+    doublings = min(attempt - 1, _DOUBLINGS)
+    return jitter() * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**doublings)
 
 
 def _was_reset(error: AIFaceSwapError) -> bool:
