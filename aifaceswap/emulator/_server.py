@@ -99,15 +99,13 @@ class Gate:
 async def _send_continue(request: web.BaseRequest) -> None:
     if request.headers["Expect"].lower() == "100-continue" and request.version >= (1, 1):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # Or aiohttp would take the answer for one that is under way.
-        request.writer.output_size = 0
 
 
 async def _read(request: web.BaseRequest) -> tuple[bytes, Problem | None]:
     if (request.content_length or 0) > LARGEST_BODY:
         return b"", _TOO_LARGE
     try:
-        if request.content.is_eof() and request.content.total_bytes <= LARGEST_BODY:
+        if request.content.is_eof():
             return request.content.read_nowait(), None
         async with asyncio.timeout(BODY_TIMEOUT):
             return await request.read(), None

@@ -12,11 +12,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
     async with Emulator(clock=VirtualClock()) as emulator:
         yield emulator

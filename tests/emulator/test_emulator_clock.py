@@ -11,24 +11,10 @@ import pytest
 
 from aifaceswap.emulator import RealClock, VirtualClock
 from aifaceswap.emulator.clock import iso
+from virtual_time import run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class QuickLoop(asyncio.SelectorEventLoop):
-    """A loop whose time jumps to the next timer."""
-
-    jumped = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.jumped
-
-    def _run_once(self) -> None:
-        scheduled = self._scheduled  # type: ignore[attr-defined]
-        if scheduled and not self._ready:  # type: ignore[attr-defined]
-            self.jumped += max(0.0, scheduled[0].when() - self.time())
-        super()._run_once()  # type: ignore[misc]
 
 
 async def test_a_virtual_clock_stands_still() -> None:
@@ -148,8 +134,7 @@ def test_an_event_loop_with_virtual_time_drives_a_real_clock() -> None:
         return clock.now() - start, loop.time() - loop_start
 
     started = time.monotonic()
-    with asyncio.Runner(loop_factory=QuickLoop) as runner:
-        passed, waited = runner.run(sleep())
+    passed, waited = run_virtual(sleep)
 
     assert 3600 <= passed < 3605
     assert 1800 <= waited < 1803

@@ -11,10 +11,10 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp import web
-from emulator.emulator_world import SWAP
 
 from aifaceswap.emulator import Emulator, VirtualClock
 from aifaceswap.emulator._outbox import sign
+from emulator.emulator_world import SWAP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from emulator.emulator_world import make_world
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aifaceswap.emulator._problems import Refused
 from aifaceswap.emulator._results import read_range
+from emulator.emulator_world import make_world
 
 if TYPE_CHECKING:
     from emulator.emulator_world import Reply, World

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import socket
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import anyio
 import pytest
-from emulator.emulator_world import SWAP
 
 from aifaceswap.emulator import Emulator, Limits, VirtualClock
+from emulator.emulator_world import SWAP
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -216,6 +217,25 @@ async def test_a_malformed_request_gets_the_envelope(
     assert emulator.swaps == ()
 
 
+async def test_a_body_is_kept_as_it_was_sent(emulator: Emulator) -> None:
+    """A compressed body is refused without being unpacked."""
+    await exchange(
+        emulator, raw(BOMB, f"Content-Length: {len(BOMB)}", "Content-Encoding: gzip", JSON_TYPE)
+    )
+
+    assert emulator.requests[0].body == BOMB
+
+
+async def test_a_body_that_never_comes_is_not_waited_for(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """408 request_timeout, and no swap."""
+    monkeypatch.setattr("aifaceswap.emulator._server.BODY_TIMEOUT", 0.01)
+    status, _, body = await exchange(emulator, raw(b"{", "Content-Length: 9", JSON_TYPE))
+
+    assert (status, json.loads(body)["error"]["code"]) == (408, "request_timeout")
+
+
 async def test_odd_but_right_requests_are_answered(emulator: Emulator) -> None:
     """A body in pieces, an absolute target, bytes that are no text in other headers."""
     body = json.dumps(SWAP).encode()
@@ -262,7 +282,7 @@ async def test_a_creation_that_was_cut_off_creates_nothing(emulator: Emulator) -
     writer.close()
     await writer.wait_closed()
     async with asyncio.timeout(5):
-        while not emulator.requests:  # noqa: ASYNC110 (nothing to wait on)
+        while not emulator.requests:
             await asyncio.sleep(0)
 
     assert emulator.swaps == ()
@@ -316,7 +336,7 @@ async def test_stopping_leaves_nothing_behind() -> None:
         connections[3][1].write(raw(b"", "Transfer-Encoding: chunked", JSON_TYPE))
         for _, writer in connections:
             await writer.drain()
-        while not emulator.requests:  # noqa: ASYNC110 (nothing to wait on)
+        while not emulator.requests:
             await asyncio.sleep(0)
         started = time.monotonic()
 
@@ -325,6 +345,45 @@ async def test_stopping_leaves_nothing_behind() -> None:
     assert not is_listening(origin)
     for _, writer in connections:
         writer.close()
+
+
+def test_a_client_that_does_not_read_is_cut_off() -> None:
+    """Answers that nobody takes hold up neither the stop nor the loop's end."""
+    loop = asyncio.new_event_loop()
+    with socket.socket() as client:
+        started = loop.run_until_complete(leave_unread(client))
+        loop.close()
+        gc.collect()
+
+    assert time.monotonic() - started < 1
+
+
+async def leave_unread(client: socket.socket) -> float:
+    """Ask for megabytes, read none of them, stop the emulator; when the stop began."""
+    limits = Limits(None, None, None)
+    async with Emulator(clock=VirtualClock(), limits=limits) as emulator:
+        headers = {"Authorization": f"Bearer {emulator.api_key}"}
+        async with aiohttp.ClientSession(headers=headers) as http:
+            for _ in range(100):
+                await http.post(
+                    f"{emulator.base_url}/swaps", json={**SWAP, "metadata": {"a": "b" * 2000}}
+                )
+        host, port = emulator.origin.removeprefix("http://").split(":")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, (host, int(port)))
+        client.send(raw(b"", method="GET", path="/api/v1/swaps?limit=100") * 100)
+        await wait_until_stalled(emulator)
+        return time.monotonic()
+
+
+async def wait_until_stalled(emulator: Emulator) -> None:
+    """Return when no further request is being answered."""
+    seen = -1
+    while seen < len(emulator.requests):
+        seen = len(emulator.requests)
+        for _ in range(50):
+            await asyncio.sleep(0)
 
 
 async def test_an_emulator_runs_only_once_at_a_time_but_again_later() -> None:

@@ -7,11 +7,11 @@ import math
 from typing import Any
 
 import pytest
-from emulator.emulator_world import START, make_world
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aifaceswap.emulator import Limits
+from emulator.emulator_world import START, make_world
 
 
 def test_a_swap_goes_through_its_states() -> None:
