@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,7 +58,17 @@ def run_command(arguments: Sequence[str]) -> int:
         from aifaceswap.cli.failures import report
 
         return report(error, session)
+    finally:
+        _drop_unwritable()
     return code or 0
+
+
+def _drop_unwritable() -> None:
+    """Give up what stdout did not take, or the interpreter would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Finite(click.FloatRange):

@@ -120,6 +120,7 @@ async def create(session: Session, order: Order) -> None:
         with Display("Creating the swap") as display:
             swap = await _create(session, client, order, display)
     rendering.show_swap(swap, as_json=not session.is_for_people)
+    _offer(session, swap)
 
 
 async def run(session: Session, order: Order) -> None:
@@ -131,6 +132,8 @@ async def run(session: Session, order: Order) -> None:
             if order.output is not None:
                 await _save(session, client, swap, order.output, display)
     rendering.show_swap(swap, output=order.output, as_json=not session.is_for_people)
+    if order.output is None:
+        _offer(session, swap)
 
 
 async def get(session: Session, swap_id: str) -> None:
@@ -157,7 +160,8 @@ async def list_swaps(session: Session, limit: int, cursor: str | None, *, every:
     """Show one page of swaps, or all pages from there on."""
     shown: list[Swap] = []
     async with connect(session) as client:
-        with Display("Asking the service"):
+        # Lines of JSON are written as they come, and a display would run into them.
+        with Display("Asking the service", silent=not session.is_for_people):
             async for page in _pages(client, limit, cursor, every=every):
                 shown.extend(page)
                 cursor = page.next_cursor
@@ -211,7 +215,7 @@ async def _serve(emulator: Emulator) -> None:
             await stack.enter_async_context(emulator)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error
-            message = f"--port: {emulator.port} cannot be listened on: {reason}"
+            message = f"--port: {emulator.port} cannot be used: {reason}"
             raise CommandError(message, "give another one, or --port 0 for a free one") from None
         rendering.write_json({"base_url": emulator.base_url, "api_key": emulator.api_key})
         if sys.stdout.isatty():
@@ -327,8 +331,7 @@ def _suffix(swap: Swap) -> str:
 
 
 def _offer(session: Session, swap: Swap) -> None:
-    """Say to people where the picture is to be had."""
-    if session.is_for_people and not session.emulated:
-        todo = "wait" if not swap.is_finished else "download"
-        if not swap.has_failed:
-            note(f"Next: {command_line(todo, swap.id)}")
+    """Say to people how to come by the picture."""
+    if session.is_for_people and not session.emulated and not swap.has_failed:
+        todo = "download" if swap.is_finished else "wait"
+        note(f"Next: {command_line(todo, swap.id)}")

@@ -93,17 +93,23 @@ def show_swaps(swaps: Iterable[Swap]) -> None:
     table.add_column("TYPE")
     table.add_column("DONE", justify="right")
     table.add_column("CREDITS", justify="right")
-    table.add_column("CREATED")
+    table.add_column("CREATED (UTC)", no_wrap=True)
     for swap in swaps:
-        cells = (_number(swap.progress, "%"), _number(swap.credit_cost), _moment(swap.created_at))
+        created = _moment(swap.created_at)[: len("2026-01-02 03:04")]
+        cells = (_number(swap.progress, "%"), _number(swap.credit_cost), created)
         table.add_row(printable(swap.id), _status(swap), printable(swap.type or ""), *cells)
     Console().print(table)
 
 
 class Display:
-    """What is going on, on stderr; it moves on a terminal and is silent elsewhere."""
+    """What is going on, on stderr; it moves on a terminal and is silent elsewhere.
 
-    def __init__(self, doing: str) -> None:
+    Args:
+        doing: What begins.
+        silent: Whether to show nothing on a terminal, either.
+    """
+
+    def __init__(self, doing: str, *, silent: bool = False) -> None:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -112,7 +118,7 @@ class Display:
             TimeElapsedColumn(),
             console=_stderr(),
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=silent or not sys.stderr.isatty(),
         )
         self._task = self._progress.add_task(doing, total=None, share="")
 

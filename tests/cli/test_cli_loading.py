@@ -1,0 +1,53 @@
+"""What the command loads, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.cli_world import run_process
+
+LOADED = """
+import sys
+def heavy():
+    return {"aiohttp", "anyio", "cattrs", "click", "rich"} & sys.modules.keys()
+import aifaceswap.cli
+assert not heavy(), heavy()
+for arguments in (["--help"], ["--version"], ["run", "--help"]):
+    assert aifaceswap.cli.main(arguments) == 0
+assert heavy() == {"click", "rich"}, heavy()
+assert "rich.console" not in sys.modules
+"""
+
+WITHOUT = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+import aifaceswap.cli
+sys.exit(aifaceswap.cli.main(sys.argv[2:]))
+"""
+
+
+def test_help_is_light() -> None:
+    """Importing the command loads the standard library alone; help does without aiohttp."""
+    outcome = run_process(code=LOADED)
+    assert outcome.code == 0, outcome.err
+    assert "Usage: aifaceswap run [OPTIONS] SOURCE TARGET" in outcome.out
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra(missing: str) -> None:
+    """Without click or rich the command says in one line how to get them."""
+    outcome = run_process(missing, "me", code=WITHOUT)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert len(outcome.err.splitlines()) == 1
+    assert outcome.err.endswith("pip install 'aifaceswap[cli]'\n")
+
+
+def test_no_arguments() -> None:
+    """The bare command shows its help."""
+    outcome = run_process()
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "Exit codes: 0 done" in outcome.out
