@@ -378,7 +378,7 @@ def _no_message(answer: Answer) -> str:
 
 def _beginning(body: bytes) -> str:
     """The first words of a body, fit for one line of a message."""
-    if not body:
+    if not body.strip():
         return "an empty body"
     text = " ".join(body[: 2 * _SHOWN].decode(errors="replace").split())
     text = "".join(char if char.isprintable() else "\ufffd" for char in text)
@@ -387,9 +387,7 @@ def _beginning(body: bytes) -> str:
 
 def _number(text: str | None) -> float | None:
     """A number of seconds or requests as plain digits, or None."""
-    if text is None or not _PLAIN_NUMBER.fullmatch(text):
-        return None
-    return float(text)
+    return float(text) if text is not None and _PLAIN_NUMBER.fullmatch(text) else None
 
 
 def _http_date(text: str | None) -> datetime | None:
