@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from aifaceswap import _checks, errors
 from aifaceswap.errors import ConfigurationError, InvalidRequestError
 
-PROPERTY = settings(max_examples=300, deadline=None)
+PROPERTY = settings(max_examples=150, deadline=None)
 
 NO_STRINGS: list[object] = [None, 1, 1.5, True, b"https://example.com/", ["x"], {"x": 1}, object()]
 SURROGATE = "\ud800"

@@ -25,7 +25,7 @@ from aifaceswap.models import (
     WebhookEvent,
 )
 
-PROPERTY = settings(max_examples=200, deadline=None)
+PROPERTY = settings(max_examples=100, deadline=None)
 
 SWAP: dict[str, Any] = {
     "id": "tsk_1a2b",
@@ -547,7 +547,7 @@ LIKELY = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     value=LIKELY | JSON | st.dictionaries(st.sampled_from(NAMES), LIKELY | st.sampled_from([SWAP])),
     into=st.sampled_from([*MODELS, dict, list, str, int, float, bool, list[Swap], Receipt]),

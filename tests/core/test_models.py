@@ -31,7 +31,7 @@ from aifaceswap.models import (
     without_query,
 )
 
-PROPERTY = settings(max_examples=200, deadline=None)
+PROPERTY = settings(max_examples=100, deadline=None)
 
 FACE = "https://example.com/face.jpg"
 TARGET = "https://example.com/target.gif"

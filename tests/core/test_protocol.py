@@ -678,7 +678,7 @@ CALLS: list[Call[Any]] = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     call=st.sampled_from(CALLS),
     status=st.integers(0, 999) | st.sampled_from([200, 201, 400, 401, 429, 503]),
