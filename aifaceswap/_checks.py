@@ -119,10 +119,10 @@ def _address_fault(host: str) -> str | None:
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not address.is_multicast
-    inner = address.ipv4_mapped or address.sixtofour
-    if inner is not None:
-        return _is_public(inner)
-    return address.is_global and address in _GLOBAL_UNICAST
+    if address.ipv4_mapped is not None:
+        return _is_public(address.ipv4_mapped)
+    # 6to4 addresses carry an IPv4 address; they are retired, and newer Pythons alone say so.
+    return address.is_global and address.sixtofour is None and address in _GLOBAL_UNICAST
 
 
 def _is_unicode(text: str) -> bool:

@@ -166,6 +166,7 @@ NOT_PUBLIC = {
         "https://[64:ff9b::7f00:1]/",
         "https://[2002:7f00:1::]/",
         "https://[2002:a00:1::1]/",
+        "https://[2002:808:808::1]/",
     ],
     "odd addresses": [
         "https://2130706433/",
@@ -357,10 +358,11 @@ def test_addresses(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> No
     """An address that is not global is refused, in either version."""
     url = f"https://{address}/" if address.version == 4 else f"https://[{address}]/"
 
-    if address.is_private or address.is_loopback or address.is_link_local or address.is_multicast:
+    seen = getattr(address, "ipv4_mapped", None) or address
+    if seen.is_private or seen.is_loopback or seen.is_link_local or seen.is_multicast:
         with pytest.raises(InvalidRequestError):
             _checks.public_url("source_url", url)
-    elif address.version == 4 and address.is_global:
+    elif seen.version == 4 and seen.is_global:
         assert url == _checks.public_url("source_url", url)
 
 
