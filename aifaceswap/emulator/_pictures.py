@@ -5,13 +5,14 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Final, TypeAlias
+    from typing import Final
 
-    Colour: TypeAlias = tuple[int, int, int]
+#: Red, green and blue, 0 to 255.
+Colour: TypeAlias = "tuple[int, int, int]"
 
 CELLS: Final = 16
 CELL_PIXELS: Final = 8

@@ -93,19 +93,38 @@ def split_gif(data: bytes) -> tuple[bytes, list[bytes]]:
     return data[13 : 13 + 48], frames
 
 
-def test_a_jpeg_holds_the_cells_that_were_drawn() -> None:
+def check_jpeg(data: bytes, palette: list[pictures.Colour], cells: list[list[int]]) -> None:
     """Decoded, each 8x8 block has its cell's colour to within 2 of 255."""
-    data = pictures.make_picture("tsk_1", "image")
     segments, scan = split_jpeg(data)
     levels = read_levels(scan)
-    palette, cells = pictures.draw_palette("tsk_1"), pictures.draw_cells("tsk_1")
     wanted = [palette[cell] for row in cells for cell in row]
     blocks = zip(levels[::3], levels[1::3], levels[2::3], strict=True)
 
-    assert struct.pack(">BHH", 8, 128, 128) == segments[0xC0][0][:5]
-    assert len(levels) == 256 * 3
+    size = (len(cells) * 8, len(cells[0]) * 8)
+    assert segments[0xC0][0][:5] == struct.pack(">BHH", 8, *size)
+    assert b"\xff" not in scan.replace(b"\xff\0", b"")
     for colour, block in zip(wanted, blocks, strict=True):
         assert all(abs(a - b) < 2 for a, b in zip(colour, to_rgb(*block), strict=True))
+
+
+def test_a_jpeg_holds_the_cells_that_were_drawn() -> None:
+    """Decoded, the picture is the mosaic."""
+    data = pictures.make_picture("tsk_1", "image")
+
+    check_jpeg(data, pictures.draw_palette("tsk_1"), pictures.draw_cells("tsk_1"))
+
+
+LEVELS = st.integers(0, 255) | st.sampled_from([0, 255])
+
+
+@given(
+    palette=st.lists(st.tuples(LEVELS, LEVELS, LEVELS), min_size=16, max_size=16),
+    cells=st.lists(st.lists(st.integers(0, 15), min_size=5, max_size=5), min_size=1, max_size=9),
+)
+@example([(0, 0, 0), (255, 255, 255)], [[0, 1] * 20])
+def test_any_colours_can_be_encoded(palette: list[pictures.Colour], cells: list[list[int]]) -> None:
+    """The encoder is right for jumps of any height, with its bytes of 0xff stuffed."""
+    check_jpeg(pictures.encode_jpeg(cells, palette), palette, cells)
 
 
 def test_a_gif_holds_the_frames_that_were_drawn() -> None:

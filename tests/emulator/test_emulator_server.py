@@ -374,7 +374,9 @@ async def leave_unread(client: socket.socket) -> float:
         await asyncio.get_running_loop().sock_connect(client, (host, int(port)))
         client.send(raw(b"", method="GET", path="/api/v1/swaps?limit=100") * 100)
         await wait_until_stalled(emulator)
-        return time.monotonic()
+        started = time.monotonic()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    return started
 
 
 async def wait_until_stalled(emulator: Emulator) -> None:
