@@ -44,9 +44,7 @@ def run_command(arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     session = Session(arguments)
     try:
         code = cli.main(
@@ -61,6 +59,15 @@ def run_command(arguments: Sequence[str]) -> int:
     finally:
         _drop_unwritable()
     return code or 0
+
+
+def _prepare_streams() -> None:
+    """See to it that whatever is written can be: the streams may be closed, or ASCII alone."""
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _drop_unwritable() -> None:

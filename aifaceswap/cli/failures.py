@@ -116,7 +116,7 @@ ADVICE: dict[type[BaseException], Advice] = {
     ),
     SwapFailedError: Advice(FAILED, "use other pictures; each try is a new swap"),
     WaitTimeoutError: Advice(TIMEOUT, "the swap goes on; {again}"),
-    OSError: Advice(ERROR, "give a file that can be written, then {again}"),
+    OSError: Advice(ERROR, "make room or give a file that can be written, then {again}"),
 }
 
 _BAD_KEY = Advice(

@@ -110,20 +110,23 @@ class Display:
     """
 
     def __init__(self, doing: str, *, silent: bool = False) -> None:
+        console = _stderr()
+        self._moves = not silent and sys.stderr.isatty() and console.is_interactive
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[share]}", markup=False),
             TimeElapsedColumn(),
-            console=_stderr(),
+            console=console,
             transient=True,
-            disable=silent or not sys.stderr.isatty(),
+            disable=not self._moves,
         )
         self._task = self._progress.add_task(doing, total=None, share="")
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._moves:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -132,7 +135,9 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        # Older releases of rich write an empty line here even where they are disabled.
+        if self._moves:
+            self._progress.stop()
 
     def note(self, text: str) -> None:
         """Write a line to stderr that stays."""

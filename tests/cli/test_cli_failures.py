@@ -146,7 +146,6 @@ def test_a_base_url_without_tls(command: Command, monkeypatch: pytest.MonkeyPatc
         (("run", FACE, TARGET, "--output", "-"), "--output: "),
         (("run", FACE, TARGET, "--output", "/"), "--output: "),
         (("run", FACE, TARGET, "--output", "/no/such/folder/x.jpg"), "--output: "),
-        (("run", FACE, TARGET, "--output", os.devnull), "--output: "),
         (("run", FACE), "'TARGET'"),
         (("get", "../me"), "ID: "),
         (("wait", ""), "ID: "),
@@ -211,6 +210,15 @@ def test_an_id_of_nobody(command: Command) -> None:
     outcome = command("get", "tsk_1")
     assert outcome.code == 1
     assert outcome.next.endswith("\n  aifaceswap list --all")
+
+
+def test_output_to_a_device(command: Command, service: Emulator, tmp_path: Path) -> None:
+    """What is no ordinary file is not replaced by one."""
+    os.mkfifo(tmp_path / "pipe")
+    outcome = command("run", FACE, TARGET, "--output", str(tmp_path / "pipe"))
+    assert outcome.code == 2
+    assert "no ordinary file" in outcome.err
+    assert service.requests == ()
 
 
 def test_a_name_too_long(command: Command, service: Emulator, tmp_path: Path) -> None:

@@ -51,3 +51,16 @@ def test_no_arguments() -> None:
     outcome = run_process()
     assert (outcome.code, outcome.err) == (0, "")
     assert "Exit codes: 0 done" in outcome.out
+
+
+CLOSED = """
+import os, sys
+os.close(int(sys.argv[1]))
+os.execv(sys.executable, [sys.executable, "-m", "aifaceswap", "run"])
+"""
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_closed_streams(number: str) -> None:
+    """Without stdout or stderr the exit code still tells."""
+    assert run_process(number, code=CLOSED).code == 2
