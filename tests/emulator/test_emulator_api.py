@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aifaceswap.emulator import Limits
+from aifaceswap.emulator import Limits, _magic
 from emulator.emulator_world import START, SWAP, make_world
 
 CODES = {
@@ -285,6 +286,14 @@ def test_a_magic_file_name_gives_its_error(name: str, field: str) -> None:
     assert CODES[name] == (reply.status, reply.code)
     assert (reply.status in {429, 503}) == ("Retry-After" in reply.headers)
     assert world.api.state.credits == 1000.0
+
+
+def test_every_magic_file_name_is_documented() -> None:
+    """The table in docs/emulator.md names those of the code and no others."""
+    page = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([a-z-]+\.\w+)` \|", page, re.MULTILINE)
+
+    assert sorted(documented) == sorted([*_magic.LIVES, *_magic.PROBLEMS, _magic.DAILY])
 
 
 def test_the_daily_magic_says_to_wait_until_midnight() -> None:
