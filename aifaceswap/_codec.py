@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from operator import eq
+from types import NoneType
 from typing import Any, NoReturn, TypeVar
 
 import attrs
@@ -125,10 +126,9 @@ def _describe(error: BaseException, _: type | None) -> str:
 
 def _expect(*kinds: type, name: str) -> Callable[[Any, Any], Any]:
     """A hook that lets a value of these exact types through, and nothing else."""
-    allowed = frozenset(kinds)
 
     def hook(value: Any, _: Any) -> Any:
-        if type(value) in allowed:
+        if type(value) in kinds:
             return value
         raise ShapeError(f"expected {name}, got {_brief(value)}")
 
@@ -143,8 +143,13 @@ def _brief(value: object) -> str:
 def _open_enum(members: type[SwapStatus | SwapType]) -> Callable[[Any, Any], Any]:
     """A hook for a value that is a member where we know it and its plain string elsewhere."""
     known = {member.value: member for member in members}
-    string = _expect(str, name="a string")
-    return lambda value, _: known.get(string(value, str), value)
+
+    def hook(value: Any, _: Any) -> Any:
+        if type(value) is str:
+            return known.get(value, value)
+        raise ShapeError(f"expected a string, got {_brief(value)}")
+
+    return hook
 
 
 def _optional(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -171,9 +176,9 @@ def _keeping_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
 
     def hook(value: Any, _: Any) -> Any:
         result = read(mapping(value, dict), cls)
-        if unknown := value.keys() - known:
-            return attrs.evolve(result, extra={name: value[name] for name in unknown})
-        return result
+        if value.keys() <= known:
+            return result
+        return attrs.evolve(result, extra={name: value[name] for name in value.keys() - known})
 
     return hook
 
@@ -227,8 +232,8 @@ def _build_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     mapping = _expect(dict, name="an object")
     for kind, hook in {
-        str: _string,
-        float: _number,
+        str: _expect(str, name="a string"),
+        float: _expect(float, int, name="a number"),
         int: _expect(int, name="a whole number"),
         bool: _expect(bool, name="true or false"),
         dict: mapping,
@@ -241,11 +246,11 @@ def _build_converter() -> cattrs.Converter:
     for union, hook in {
         SwapStatus | str: _open_enum(SwapStatus),
         SwapType | str | None: _optional(_open_enum(SwapType)),
-        str | None: _optional(_string),
-        float | None: _optional(_number),
+        str | None: _expect(str, NoneType, name="a string"),
+        float | None: _expect(float, int, NoneType, name="a number"),
         datetime | None: _optional(_datetime),
         Mapping[str, Any]: mapping,
-        Mapping[str, Any] | None: _optional(mapping),
+        Mapping[str, Any] | None: _expect(dict, NoneType, name="an object"),
     }.items():
         converter.register_structure_hook_func(partial(eq, union), hook)
     converter.register_structure_hook_factory(_has_extra, _keeping_extra)
@@ -255,6 +260,4 @@ def _build_converter() -> cattrs.Converter:
     return converter
 
 
-_string = _expect(str, name="a string")
-_number = _expect(int, float, name="a number")
 _converter = _build_converter()

@@ -149,7 +149,7 @@ class Transport:
         patience = aiohttp.ClientTimeout(
             total=None, connect=timeout, sock_read=timeout, ceil_threshold=_NEVER
         )
-        session = await self._session()
+        session = self._session() or await self._sessions.open()
         try:
             response = await session.get(
                 URL(url, encoded=url.isascii()),  # a signed query must stay as it is
@@ -186,7 +186,7 @@ class Transport:
         return answer
 
     async def _exchange(self, call: Call[Any], timeout: float) -> Answer:
-        session = await self._session()
+        session = self._session() or await self._sessions.open()
         headers: dict[str, str] = {**self._headers, **call.headers}
         if call.idempotency_key is not None:
             headers["Idempotency-Key"] = call.idempotency_key
@@ -196,7 +196,7 @@ class Transport:
                 session.request(
                     call.method,
                     URL(self.base_url + call.path, encoded=True),
-                    data=call.body,
+                    data=None if call.body is None else aiohttp.BytesPayload(call.body),
                     headers=headers,
                     allow_redirects=False,
                     proxy=self._proxy,
@@ -214,7 +214,8 @@ class Transport:
         error.idempotency_key = call.idempotency_key
         if isinstance(error, APIConnectionError):
             error.attempts = attempt
-        if isinstance(error, RateLimitError):
+        # Without an attempt it is the budget itself that has refused.
+        if isinstance(error, RateLimitError) and error.attempts:
             self._penalize(error)
 
     def _penalize(self, error: RateLimitError) -> None:
@@ -224,9 +225,9 @@ class Transport:
         creations_only = isinstance(error, ConcurrencyLimitError)
         self._budget.penalize(seconds, purpose="create" if creations_only else None)
 
-    async def _session(self) -> aiohttp.ClientSession:
+    def _session(self) -> aiohttp.ClientSession | None:
         if self._injected is None:
-            return await self._sessions.own()
+            return self._sessions.current()
         if self._injected.closed:
             raise ConfigurationError("session: the given aiohttp session is closed")
         return self._injected
@@ -254,22 +255,15 @@ class _Sessions:
         self._process = os.getpid()
         self._kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
 
-    async def own(self) -> aiohttp.ClientSession:
-        """The running loop's session."""
+    def current(self) -> aiohttp.ClientSession | None:
+        """The running loop's session, if it has one that is open."""
         if self._process != os.getpid():
             self._abandon()
         kept = self._kept.get(asyncio.get_running_loop())
-        if kept is None or kept.session.closed:
-            kept = await self._open()
-        return kept.session
+        return None if kept is None or kept.session.closed else kept.session
 
-    async def close_own(self) -> None:
-        """Close the running loop's session, if there is one."""
-        kept = self._kept.pop(asyncio.get_running_loop(), None)
-        if kept is not None and self._process == os.getpid():
-            await kept.guard.aclose()
-
-    async def _open(self) -> _Kept:
+    async def open(self) -> aiohttp.ClientSession:
+        """Give the running loop a session."""
         for loop in [loop for loop in self._kept if loop.is_closed()]:
             del self._kept[loop]
         session = aiohttp.ClientSession(
@@ -277,7 +271,13 @@ class _Sessions:
         )
         kept = self._kept[asyncio.get_running_loop()] = _Kept(session, _close_with_loop(session))
         await anext(kept.guard)
-        return kept
+        return session
+
+    async def close_own(self) -> None:
+        """Close the running loop's session, if there is one."""
+        kept = self._kept.pop(asyncio.get_running_loop(), None)
+        if kept is not None and self._process == os.getpid():
+            await kept.guard.aclose()
 
     def _abandon(self) -> None:
         """After a fork the sockets are the parent's: closing them here would disturb it."""
@@ -341,7 +341,8 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     """The body up to the cap, decompressed, and whether that is all of it."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    while not response.content.at_eof():
+        chunk = await response.content.readany()
         size += len(chunk)
         if size > MAX_BODY:
             response.close()

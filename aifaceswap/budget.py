@@ -167,7 +167,8 @@ class Budget:
             self._frees.append(now + self._per)
             if rate_limit is not None:
                 self._learn(rate_limit, now)
-            self._dispatch(now)
+            if any(self._queues.values()):
+                self._dispatch(now)
 
     def _cancel(self) -> None:
         with self._lock:
@@ -180,7 +181,8 @@ class Budget:
             self._capacity = min(self._requests, int(rate_limit.limit))
         used = self._in_flight + len(self._frees)
         by_others = int(rate_limit.limit - rate_limit.remaining) - used
-        self._frees.extend([now + self._per] * min(by_others, self._capacity))
+        if by_others > 0:
+            self._frees.extend([now + self._per] * min(by_others, self._capacity))
 
     def _take(self, now: float) -> bool:
         """Take a permit if one is free."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
@@ -498,8 +498,8 @@ class _Core:
     watcher: Watcher
     options: Options
 
-    async def send(self, call: Call[T]) -> T:
-        return await self.transport.send(call, self.options, read_answer)
+    def send(self, call: Call[T]) -> Awaitable[T]:
+        return self.transport.send(call, self.options, read_answer)
 
 
 def _options(timeout: object, deadline: object, max_retries: object) -> Options:

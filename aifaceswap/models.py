@@ -20,6 +20,10 @@ from aifaceswap.errors import InvalidRequestError
 T = TypeVar("T")
 
 
+def _no_fields() -> dict[str, Any]:
+    return {}
+
+
 class SwapType(StrEnum):
     """What the target of a swap is."""
 
@@ -178,7 +182,7 @@ class Swap:
     error: Any = attrs.field(default=None, hash=False)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, repr=False, hash=False)
     webhook_url: str | None = attrs.field(default=None, repr=False)
-    extra: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=_no_fields, repr=False, hash=False)
 
     @property
     def is_finished(self) -> bool:
@@ -244,7 +248,7 @@ class Credits:
     monthly: float
     subscription: float
     total: float
-    extra: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=_no_fields, repr=False, hash=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -264,7 +268,7 @@ class RateLimit:
     remaining: float
     window_seconds: float | None = None
     reset: float | None = None
-    extra: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=_no_fields, repr=False, hash=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -285,7 +289,7 @@ class Account:
     subscription_tier: str
     credits: Credits
     rate_limit: RateLimit
-    extra: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=_no_fields, repr=False, hash=False)
 
 
 @attrs.frozen(kw_only=True)
