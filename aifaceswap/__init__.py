@@ -119,15 +119,18 @@ _HOMES = ("errors", "models", "budget", "client", "sync")
 _MODULES = ("budget", "emulator", "errors", "models")
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    modules = (import_module(f"{__name__}.{home}") for home in _HOMES)
-    value: object = next(vars(module)[name] for module in modules if name in vars(module))
-    globals()[name] = value
-    return value
+# Not for type checkers: to them every misspelt name would be one that exists.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        modules = (import_module(f"{__name__}.{home}") for home in _HOMES)
+        value: object = next(vars(module)[name] for module in modules if name in vars(module))
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -298,7 +298,8 @@ def headers(values: Mapping[str, object]) -> dict[str, str]:
             raise InvalidRequestError.of("headers", name, "is set by the client alone")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise InvalidRequestError.of(f"headers[{name!r}]", value, "is not one line of ASCII")
-        checked[name] = value
+        # In one spelling, so that it takes the place of the client's own and not one beside it.
+        checked[name.title()] = value
     return checked
 
 
@@ -338,14 +339,18 @@ def api_key(value: object) -> str:
     if value is None or value == "":
         raise ConfigurationError(
             f"api_key: there is none; set {API_KEY_VARIABLE} or pass api_key=… "
-            "(to try the package without a key: aifaceswap --emulator me)"
+            "(to try the package without a key: aifaceswap --emulator me)",
+            field="api_key",
         )
     if not isinstance(value, str):
-        raise ConfigurationError(f"api_key: a string is needed, not {type(value).__name__}")
+        raise ConfigurationError(
+            f"api_key: a string is needed, not {type(value).__name__}", field="api_key"
+        )
     if bad := re.search(r"[^\x21-\x7e]", value):
         raise ConfigurationError(
             f"api_key: the character at position {bad.start()} is white space, a control "
-            "character or not ASCII; copy the key again, without quotes or line breaks"
+            "character or not ASCII; copy the key again, without quotes or line breaks",
+            field="api_key",
         )
     return value
 
@@ -364,7 +369,10 @@ def base_url(value: object) -> str:
     """
     fault = _base_url_fault(value) if isinstance(value, str) else "is not a string"
     if fault:
-        raise ConfigurationError(f"base_url: {shown(value)} {fault}; e.g. {DEFAULT_BASE_URL!r}")
+        # A password in it must not be shown.
+        given = "the given URL" if "@" in str(value) else shown(value)
+        text = f"base_url: {given} {fault}; e.g. {DEFAULT_BASE_URL!r}"
+        raise ConfigurationError(text, field="base_url")
     return str(value).rstrip("/")
 
 
@@ -409,7 +417,8 @@ def seconds(field: str, value: object, *, at_least: float = 0.0) -> float:
     usable = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if at_least < usable <= _LARGEST:
         return float(usable)
-    raise ConfigurationError(f"{field}: {shown(value)} is no number of seconds above {at_least:g}")
+    text = f"{field}: {shown(value)} is no number of seconds above {at_least:g}"
+    raise ConfigurationError(text, field=field)
 
 
 def proxy(value: object) -> str:
@@ -425,7 +434,8 @@ def proxy(value: object) -> str:
         ConfigurationError: It is no http:// or https:// URL.
     """
     if not isinstance(value, str) or not _is_proxy_url(value):
-        raise ConfigurationError("proxy: this is no URL like 'http://proxy.example:3128'")
+        text = "proxy: this is no URL like 'http://proxy.example:3128'"
+        raise ConfigurationError(text, field="proxy")
     return value
 
 

@@ -48,17 +48,30 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        InvalidRequestError: It is a folder, or its folder does not exist.
+        InvalidRequestError: It is no file, or its folder is missing or cannot be written to.
     """
     try:
         target = Path(path)
     except TypeError:
         raise InvalidRequestError.of("path", path, "is no path") from None
-    if not target.name or target.is_dir():
-        raise InvalidRequestError.of("path", str(path), "is a folder; name a file in it")
-    if not target.parent.is_dir():
-        raise InvalidRequestError.of("path", str(path), "is in a folder that does not exist")
+    if fault := _target_fault(target):
+        raise InvalidRequestError.of("path", str(path), fault)
     return target
+
+
+def _target_fault(target: Path) -> str | None:
+    try:
+        if not target.name or target.is_dir():
+            return "is a folder; name a file in it"
+        if not target.parent.is_dir():
+            return "is in a folder that does not exist"
+        if target.exists() and not target.is_file():
+            return "is a device or the like, not a file"
+        if not os.access(target.parent, os.W_OK):
+            return "is in a folder that cannot be written to"
+    except (OSError, ValueError) as error:
+        return f"cannot be a file ({error})"
+    return None
 
 
 async def download(

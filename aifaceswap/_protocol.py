@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import attrs
@@ -52,6 +53,7 @@ DEFAULT_PAGE = 25
 # The two highest bits of a uuid4's 17th digit are 1 and 0.
 _UUID_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 _SHOWN = 200  # characters of a body in an error's message
+_WITHOUT_BODY = frozenset({204, 205})
 _MOST_DIGITS = 12
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 
@@ -85,8 +87,8 @@ _STATUSES: Mapping[int, type[APIStatusError]] = {
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-_NO_HEADERS: Mapping[str, str] = {}
-_JSON_HEADERS: Mapping[str, str] = {"Content-Type": "application/json"}
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_JSON_HEADERS: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
 Purpose = Literal["create", "read", "poll"]
 
@@ -206,8 +208,7 @@ def any_request(
     sent = _checks.headers(headers or {})
     if json is not None:
         content = _json_body(json, "json", json)
-        if "content-type" not in map(str.lower, sent):
-            sent["Content-Type"] = "application/json"
+        sent.setdefault("Content-Type", "application/json")
     return Call(
         method=method,
         path=_checks.path(path) + _checks.query(params or {}),
@@ -263,7 +264,7 @@ def read_answer(call: Call[T], answer: Answer, attempts: int = 1) -> T:
             f"but not with a readable {_name(call.into)} ({error}): {_beginning(answer.body)}",
             status=answer.status,
             body=answer.body,
-            permanent=isinstance(error, _codec.ShapeError),
+            permanent=isinstance(error, _codec.ShapeError) or _is_empty(call, answer),
             request_id=request_id(answer),
             attempts=attempts,
             idempotency_key=call.idempotency_key,
@@ -280,6 +281,11 @@ def _read_body(answer: Answer, into: type[T]) -> T:
     if into is bytes:
         return cast("T", answer.body)
     return _codec.structure(_codec.loads(answer.body), into)
+
+
+def _is_empty(call: Call[Any], answer: Answer) -> bool:
+    """Whether HTTP allows this answer no body: it will have none the next time, too."""
+    return call.method == "HEAD" or answer.status in _WITHOUT_BODY
 
 
 def read_response(call: Call[T], answer: Answer, attempts: int = 1) -> Response[T]:

@@ -229,7 +229,8 @@ class Transport:
         if self._injected is None:
             return self._sessions.current()
         if self._injected.closed:
-            raise ConfigurationError("session: the given aiohttp session is closed")
+            text = "session: the given aiohttp session is closed"
+            raise ConfigurationError(text, field="session")
         return self._injected
 
 
@@ -408,7 +409,7 @@ def connection_error(error: BaseException, timeout: float) -> APIConnectionError
     return APIConnectionError(f"{_what_happened(error)} ({type(error).__name__})", sent=sent)
 
 
-def _what_happened(error: BaseException) -> str:  # noqa: PLR0911 - a table of words
+def _what_happened(error: BaseException) -> str:  # noqa: C901, PLR0911 - a table of words
     match error:
         case aiohttp.ClientConnectorDNSError():
             return f"the name {error.host!r} does not resolve"
@@ -419,12 +420,17 @@ def _what_happened(error: BaseException) -> str:  # noqa: PLR0911 - a table of w
         case aiohttp.ClientHttpProxyError():
             return f"the proxy refused: {error.status} {error.message}"
         case aiohttp.ClientResponseError():
-            return f"the answer is not HTTP: {error.message}"
+            # Its first line alone: what follows are bytes of the answer.
+            return f"the answer is not HTTP: {error.message.partition(chr(10))[0]}"
         case aiohttp.ClientPayloadError():
             return "the answer broke off or cannot be decompressed"
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             return "the URL is malformed"
         case RuntimeError():
             return "the session is closed or belongs to another event loop"
+        case aiohttp.ServerFingerprintMismatch():
+            return "the certificate is not the one that was expected"
+        case ValueError():
+            return "the request cannot be sent"
         case _:
             return "the connection was lost before a whole answer came"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import anyio
 import attrs
@@ -49,12 +49,18 @@ class Watcher:
         self._options = attrs.evolve(options, max_retries=min(1, options.max_retries))
         self._rounds: dict[asyncio.AbstractEventLoop, _Rounds] = {}
 
-    async def wait(self, swap: Swap | str, timeout: float | None) -> Swap:
+    async def wait(
+        self,
+        swap: Swap | str,
+        timeout: float | None,
+        on_look: Callable[[Swap], object] | None = None,
+    ) -> Swap:
         """Wait until a swap has ended.
 
         Args:
             swap: The swap, or its id.
             timeout: Seconds to wait at most; None: for ever.
+            on_look: Called with the swap each time it has been looked at.
 
         Returns:
             The swap as it ended, well or not.
@@ -65,7 +71,7 @@ class Watcher:
         """
         if isinstance(swap, Swap) and swap.is_finished:
             return swap
-        return await self._own_rounds().wait(swap, timeout)
+        return await self._own_rounds().wait(swap, timeout, on_look)
 
     def saw(self, swap: Swap) -> None:
         """Tell all waits, on whatever loop, what has become of a swap.
@@ -93,6 +99,7 @@ class _Wait:
     swap_id: str
     since: float
     seen: Swap | None
+    on_look: Callable[[Swap], object] | None
     looked: bool = False
     ended: Swap | AIFaceSwapError | None = None
     # Set when it has ended, when it is its turn to lead, and when another wait has begun.
@@ -119,10 +126,15 @@ class _Rounds:
         self._trouble: AIFaceSwapError | None = None
         self._list_is_readable = True
 
-    async def wait(self, swap: Swap | str, timeout: float | None) -> Swap:
+    async def wait(
+        self,
+        swap: Swap | str,
+        timeout: float | None,
+        on_look: Callable[[Swap], object] | None = None,
+    ) -> Swap:
         seen = swap if isinstance(swap, Swap) else None
         swap_id = swap.id if isinstance(swap, Swap) else swap
-        wait = _Wait(swap_id, self._clock(), seen)
+        wait = _Wait(swap_id, self._clock(), seen, on_look)
         self._waits.setdefault(swap_id, []).append(wait)
         if self._leader is not None:
             self._leader.event.set()
@@ -258,6 +270,8 @@ class _Rounds:
         for wait in self._waits.get(swap.id, ()):
             started_before = wait.seen is None
             wait.seen, wait.looked = swap, True
+            if wait.on_look is not None:
+                wait.on_look(swap)
             if swap.is_finished and wait.ended is None:
                 wait.end(swap)
                 if not started_before:

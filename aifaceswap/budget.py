@@ -366,5 +366,6 @@ def _now() -> float:
 
 def _whole(field: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"{field}: {value!r} is not a whole number from 1 up")
+        text = f"{field}: {value!r} is not a whole number from 1 up"
+        raise ConfigurationError(text, field=field)
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
@@ -315,7 +315,13 @@ class AsyncSwaps:
         """
         return await self._core.send(_protocol.get_swap(swap_id))
 
-    async def wait(self, swap: Swap | str, *, timeout: float | None = 300.0) -> Swap:
+    async def wait(
+        self,
+        swap: Swap | str,
+        *,
+        timeout: float | None = 300.0,
+        on_look: Callable[[Swap], object] | None = None,
+    ) -> Swap:
         """Wait until a swap has ended.
 
         All waits of a client share their looks at the service: a hundred of them cost no more
@@ -324,6 +330,8 @@ class AsyncSwaps:
         Args:
             swap: The swap, or its id.
             timeout: Seconds to wait at most; None: for ever.
+            on_look: Called with the swap each time it has been looked at, e.g. to show its
+                ``progress``.
 
         Returns:
             The swap with its ``result_url``.
@@ -340,7 +348,7 @@ class AsyncSwaps:
             _checks.swap_id(swap)
         if timeout is not None:
             _check_wait(timeout)
-        ended = await self._core.watcher.wait(swap, timeout)
+        ended = await self._core.watcher.wait(swap, timeout, on_look)
         if ended.has_failed:
             reason = ended.error_message or "the service does not say why"
             raise SwapFailedError(f"{ended.id} failed: {reason}", swap=ended)
@@ -379,7 +387,7 @@ class AsyncSwaps:
             AIFaceSwapError: As in `create` and `wait`; each with the ``idempotency_key``: with
                 it, the same call goes on with the same swap.
         """
-        key = idempotency_key or _protocol.new_idempotency_key()
+        key = _protocol.new_idempotency_key() if idempotency_key is None else idempotency_key
         swap = await self.create(
             source_url=source_url,
             target_url=target_url,
@@ -504,7 +512,8 @@ class _Core:
 
 def _options(timeout: object, deadline: object, max_retries: object) -> Options:
     if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
-        raise ConfigurationError(f"max_retries: {max_retries!r} is not a whole number from 0 up")
+        text = f"max_retries: {max_retries!r} is not a whole number from 0 up"
+        raise ConfigurationError(text, field="max_retries")
     return Options(
         timeout=_checks.seconds("timeout", timeout),
         deadline=_checks.seconds("deadline", deadline),
@@ -515,7 +524,8 @@ def _options(timeout: object, deadline: object, max_retries: object) -> Options:
 def _budget(budget: object) -> RequestBudget | None:
     usable = budget is None or (hasattr(budget, "acquire") and hasattr(budget, "penalize"))
     if not usable:
-        raise ConfigurationError(f"budget: {budget!r} has no acquire() and penalize()")
+        text = f"budget: {budget!r} has no acquire() and penalize()"
+        raise ConfigurationError(text, field="budget")
     return budget  # type: ignore[return-value]
 
 

@@ -82,7 +82,19 @@ class AIFaceSwapError(Exception):
 
 
 class ConfigurationError(AIFaceSwapError):
-    """The client cannot be set up like this: the key, the base URL or an option is wrong."""
+    """The client cannot be set up like this: the key, the base URL or an option is wrong.
+
+    Args:
+        message: What is wrong and what would be right.
+        field: The name of the argument.
+
+    Attributes:
+        field: The name of the argument, e.g. ``"api_key"``.
+    """
+
+    def __init__(self, message: str = "", *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class InvalidRequestError(AIFaceSwapError, ValueError):

@@ -6,7 +6,7 @@ Nothing of the API is known here: each method hands its arguments to the loop in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, overload
@@ -299,15 +299,24 @@ class Swaps:
         """
         return self._thread.run(self._swaps.get, swap_id)
 
-    def wait(self, swap: Swap | str, *, timeout: float | None = 300.0) -> Swap:
+    def wait(
+        self,
+        swap: Swap | str,
+        *,
+        timeout: float | None = 300.0,
+        on_look: Callable[[Swap], object] | None = None,
+    ) -> Swap:
         """Wait until a swap has ended.
 
         All waits of a client share their looks at the service: threads that wait for a hundred
-        swaps cost no more requests than one.
+        swaps cost no more requests than one. `on_look` is called in the client's own thread,
+        which it must not block.
 
         Args:
             swap: The swap, or its id.
             timeout: Seconds to wait at most; None: for ever.
+            on_look: Called with the swap each time it has been looked at, e.g. to show its
+                ``progress``.
 
         Returns:
             The swap with its ``result_url``.
@@ -320,7 +329,7 @@ class Swaps:
             APIStatusError: The service refused to show it, e.g. `AuthenticationError`. What
                 may pass (lost connections, 5xx) is not raised: the next look comes.
         """
-        return self._thread.run(self._swaps.wait, swap, timeout=timeout)
+        return self._thread.run(self._swaps.wait, swap, timeout=timeout, on_look=on_look)
 
     def run(
         self,

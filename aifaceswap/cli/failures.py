@@ -199,7 +199,7 @@ def find_advice(error: Exception, session: Session) -> Advice:
     Returns:
         The row.
     """
-    if isinstance(error, ConfigurationError) and error.message.startswith("api_key:"):
+    if isinstance(error, ConfigurationError) and error.field == "api_key":
         return _BAD_KEY
     table = {**ADVICE, **_EMULATED} if session.emulated else ADVICE
     return next(table[kind] for kind in type(error).__mro__ if kind in table)

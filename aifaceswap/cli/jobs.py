@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import re
 import signal
-import stat
 import sys
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
@@ -26,11 +24,9 @@ from aifaceswap.cli.rendering import Display, note
 from aifaceswap.cli.session import API_KEY, BASE_URL, Session, command_line
 from aifaceswap.client import AsyncClient
 from aifaceswap.emulator import Emulator
-from aifaceswap.errors import ConfigurationError, InvalidRequestError, WaitTimeoutError
+from aifaceswap.errors import ConfigurationError, InvalidRequestError
 from aifaceswap.models import Swap, SwapPage, SwapRequest, SwapType
 
-_LONGEST_PAUSE = 15.0
-_LOOKS_PER_SWAP = 5
 _SUFFIX = re.compile(r"\.[a-z0-9]{2,5}")
 
 
@@ -103,7 +99,7 @@ async def connect(session: Session) -> AsyncGenerator[AsyncClient]:
     """A client of the service, or of an emulator that lives as long as the client."""
     if not session.emulated:
         if not os.environ.get(API_KEY, "").strip():
-            raise ConfigurationError("api_key: this variable is not set")
+            raise ConfigurationError("api_key: this variable is not set", field="api_key")
         async with AsyncClient() as client:
             yield client
         return
@@ -128,7 +124,8 @@ async def run(session: Session, order: Order) -> None:
     async with connect(session) as client:
         with Display("Creating the swap") as display:
             swap = await _create(session, client, order, display)
-            swap = await _follow(session, client, swap, order.timeout, display)
+            display.show(swap)
+            swap = await client.swaps.wait(swap, timeout=order.timeout, on_look=display.show)
             if order.output is not None:
                 await _save(session, client, swap, order.output, display)
     rendering.show_swap(swap, output=order.output, as_json=not session.is_for_people)
@@ -151,7 +148,8 @@ async def wait(session: Session, swap_id: str, timeout: float) -> None:
     async with connect(session) as client:
         with Display("Asking the service") as display:
             swap = await client.swaps.get(swap_id)
-            swap = await _follow(session, client, swap, timeout, display)
+            display.show(swap)
+            swap = await client.swaps.wait(swap, timeout=timeout, on_look=display.show)
     rendering.show_swap(swap, as_json=not session.is_for_people)
     _offer(session, swap)
 
@@ -236,18 +234,11 @@ def check_output(path: Path) -> Path:
         The path.
 
     Raises:
-        InvalidRequestError: It is no file in a folder that exists.
-        OSError: It cannot be written.
+        InvalidRequestError: It is no file in a folder that can be written to.
     """
     if str(path) == "-":
         raise InvalidRequestError.of("path", "-", "is no file; stdout is for the swap itself")
-    target = check_target(path)
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(target).st_mode):
-            raise InvalidRequestError.of("path", str(path), "is there, and no ordinary file")
-    if not os.access(target.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    return target
+    return check_target(path)
 
 
 async def _create(session: Session, client: AsyncClient, order: Order, display: Display) -> Swap:
@@ -263,25 +254,6 @@ async def _create(session: Session, client: AsyncClient, order: Order, display: 
     session.may_resume(*commands)
     display.note(f"Created {rendering.printable(swap.id)}.")
     return swap
-
-
-async def _follow(
-    session: Session, client: AsyncClient, swap: Swap, timeout: float, display: Display
-) -> Swap:
-    """Look at a swap until it has ended: `client.swaps.wait()` that shows what it sees."""
-    began = anyio.current_time()
-    shortest = 0.2 if session.emulated else 1.0
-    display.show(swap)
-    with anyio.move_on_after(timeout):
-        while not swap.is_finished:
-            pause = (anyio.current_time() - began) / _LOOKS_PER_SWAP
-            await anyio.sleep(min(_LONGEST_PAUSE, max(shortest, pause)))
-            swap = await client.swaps.get(swap.id)
-            display.show(swap)
-    if not swap.is_finished:
-        text = f"{swap.id} had not ended after {timeout:g} s (it was {swap.status})"
-        raise WaitTimeoutError(text, swap_id=swap.id, swap=swap)
-    return await client.swaps.wait(swap)
 
 
 async def _save(

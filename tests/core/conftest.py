@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from virtual_time import VirtualTimeLoop
 
 from aifaceswap import AsyncClient
 from aifaceswap.emulator import Emulator, Limits
+from virtual_time import VirtualTimeLoop
 
 NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
 

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -29,7 +30,10 @@ from scripted import SWAP, Received, ScriptedServer, Step, answer, reset, stall
 PICTURE = b"\xff\xd8" + hashlib.sha512(b"seed").digest() * 4000
 JPEG = {"Content-Type": "image/jpeg"}
 VALID = {**JPEG, "ETag": '"v1"'}
-URLS = {"source_url": "https://example.com/f.jpg", "target_url": "https://example.com/t.jpg"}
+URLS: dict[str, Any] = {
+    "source_url": "https://example.com/f.jpg",
+    "target_url": "https://example.com/t.jpg",
+}
 
 
 def client_of(server: ScriptedServer, **options: float) -> AsyncClient:

@@ -107,7 +107,7 @@ TABLE: dict[str, tuple[Maker, bool, str]] = {
     "ServerFingerprintMismatch": (
         lambda cls: cls(b"expected", b"got", "api.example.com", 443),
         NEVER_SENT,
-        "the connection was lost",
+        "the certificate is not the one that was expected",
     ),
     "ClientPayloadError": (bare, SENT, "the answer broke off or cannot be decompressed"),
     "UploadAbortedError": (bare, SENT, "the connection was lost"),

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,10 @@ from aifaceswap import (
 )
 from aifaceswap.emulator import Emulator, Limits
 
-URLS = {"source_url": "https://example.com/f.jpg", "target_url": "https://example.com/t.jpg"}
+URLS: dict[str, Any] = {
+    "source_url": "https://example.com/f.jpg",
+    "target_url": "https://example.com/t.jpg",
+}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pickle
 import tracemalloc
 import uuid
 import zlib
+from typing import Any
 
 import aiohttp
 import pytest
@@ -33,7 +34,10 @@ from aifaceswap import (
 from scripted import SWAP, ScriptedServer, answer, raw, refusal, reset, stall
 
 KEY = "key_secret_123"
-URLS = {"source_url": "https://example.com/f.jpg", "target_url": "https://example.com/t.jpg"}
+URLS: dict[str, Any] = {
+    "source_url": "https://example.com/f.jpg",
+    "target_url": "https://example.com/t.jpg",
+}
 
 
 def now() -> float:

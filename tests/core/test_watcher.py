@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,10 @@ from aifaceswap import (
 from aifaceswap.emulator import Emulator, Limits
 from scripted import SWAP, Received, ScriptedServer, answer, refusal, reset
 
-URLS = {"source_url": "https://example.com/f.jpg", "target_url": "https://example.com/t.jpg"}
+URLS: dict[str, Any] = {
+    "source_url": "https://example.com/f.jpg",
+    "target_url": "https://example.com/t.jpg",
+}
 DONE = {**SWAP, "status": "done", "progress": 100, "result_url": "https://example.com/r.jpg"}
 LIFE = 30.0
 
