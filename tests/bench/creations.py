@@ -32,7 +32,7 @@ AT_ONCE = 50
 
 def measure(*, quick: bool) -> list[Table]:
     """All tables about creations."""
-    rounds = 5 if quick else 25
+    rounds = 5 if quick else 40
     with serving(**NO_LIMITS) as server:
         alone, together = asyncio.run(_measure_async(server.base_url, rounds))
         blocking = _measure_blocking(server.base_url, rounds)

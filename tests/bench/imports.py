@@ -39,7 +39,7 @@ class Run:
 
 def measure(*, quick: bool) -> list[Table]:
     """The table of imports."""
-    rounds = 8 if quick else 40
+    rounds = 8 if quick else 25
     usable = [statement for statement in STATEMENTS if _runs(statement)]
     runs: dict[str, list[Run]] = {statement: [] for statement in usable}
     for _ in range(rounds):
