@@ -146,13 +146,27 @@ def create_swap(request: SwapRequest, idempotency_key: str | None = None) -> Cal
     Raises:
         InvalidRequestError: The key cannot be sent, or the metadata is nested too deeply.
     """
+    return post_swap(swap_body(request), _key(idempotency_key))
+
+
+def swap_body(request: SwapRequest) -> bytes:
+    """The body of POST /swaps.
+
+    Raises:
+        InvalidRequestError: The metadata is nested too deeply.
+    """
+    return _json_body(request, "metadata", request.metadata)
+
+
+def post_swap(body: bytes, idempotency_key: str) -> Call[Swap]:
+    """POST /swaps with a body and a key that were made before."""
     return Call(
         method="POST",
         path="/swaps",
         into=Swap,
-        body=_json_body(request, "metadata", request.metadata),
+        body=body,
         headers=_JSON_HEADERS,
-        idempotency_key=_key(idempotency_key),
+        idempotency_key=idempotency_key,
         purpose="create",
     )
 

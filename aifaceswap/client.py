@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overloa
 import attrs
 
 from aifaceswap import _checks, _protocol
-from aifaceswap._download import MAX_DOWNLOAD, check_target, download
+from aifaceswap._download import EXPIRED, MAX_DOWNLOAD, check_target, download
 from aifaceswap._protocol import DEFAULT_PAGE, Call, read_answer, read_response
 from aifaceswap._transport import Options, Transport
 from aifaceswap._watcher import Watcher
 from aifaceswap.budget import RequestBudget, shared_budget
+from aifaceswap.bulk import AsyncBulk, BulkProgress, BulkSettings, Requests
 from aifaceswap.errors import (
     AIFaceSwapError,
     APIStatusError,
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     import aiohttp
 
 T = TypeVar("T")
-
-# A result URL that has expired answers with one of these.
-_EXPIRED = frozenset({401, 403, 404, 410})
 
 
 class AsyncClient:
@@ -439,7 +437,7 @@ class AsyncSwaps:
             try:
                 return await self._fetch(known, target, max_bytes)
             except APIStatusError as error:
-                if error.status not in _EXPIRED:
+                if error.status not in EXPIRED:
                     raise
         fresh = await self.get(swap.id if isinstance(swap, Swap) else swap)
         return await self._fetch(fresh, target, max_bytes)
@@ -485,6 +483,63 @@ class AsyncSwaps:
             if page.next_cursor is None:
                 return
             page = await self.list(limit=limit, cursor=page.next_cursor)
+
+    def bulk(
+        self,
+        requests: Requests,
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        download_to: str | os.PathLike[str] | None = None,
+        concurrency: int = 10,
+        on_progress: Callable[[BulkProgress], object] | None = None,
+        skip_finished: bool = False,
+        retry_failed: bool = False,
+        max_wait: float = 300.0,
+        timeout: float | None = None,
+    ) -> AsyncBulk:
+        """Create many swaps, each exactly once, and see each to its end.
+
+        To be used with ``async with`` and, inside, ``async for``: one `Outcome` for each row, in
+        the order in which they end. A row that fails is an outcome, not an exception.
+
+        Args:
+            requests: The rows: `SwapRequest` values or mappings of its fields, from any iterable
+                or async iterable. They are read as they are needed.
+            journal: The file in which the run is recorded. Run with the same file again, it goes
+                on where it stopped, whatever happened: nothing is lost, nothing is paid twice.
+                None: no record.
+            download_to: The folder for the pictures; None: they are not fetched.
+            concurrency: How many swaps may be unfinished at once; the service allows 10 for
+                each key, and those of others that are seen at the beginning are counted.
+            on_progress: Called with a `BulkProgress` whenever something has changed.
+            skip_finished: Leave out rows that had their outcome in an earlier run.
+            retry_failed: Do rows that failed in an earlier run again, as new swaps.
+            max_wait: Seconds that the run may stand still for the service's limits before it
+                stops. The limit of the UTC day can take hours.
+            timeout: Seconds that one swap may take; beyond it the row's outcome is
+                `WaitTimeoutError`, and the next run waits for it again. None: for ever.
+
+        Returns:
+            The run.
+
+        Raises:
+            InvalidRequestError: An argument is wrong.
+            BulkStoppedError: While iterating: the key, the credits or the day's requests stop
+                every row. All that was begun is journaled.
+            JournalError: The journal is in use, damaged, of another input, or cannot be written.
+        """
+        _positive("concurrency", concurrency)
+        settings = BulkSettings(
+            journal=journal,
+            download_to=None if download_to is None else Path(download_to),
+            concurrency=concurrency,
+            on_progress=on_progress,
+            skip_finished=skip_finished,
+            retry_failed=retry_failed,
+            max_wait=max_wait,
+            timeout=timeout,
+        )
+        return AsyncBulk(self._core.transport, self._core.watcher, requests, settings)
 
     async def _fetch(self, swap: Swap, target: Path, max_bytes: int) -> Path:
         if swap.has_failed:

@@ -25,6 +25,8 @@
     │       └── ServiceUnavailableError    503
     ├── SwapFailedError                    the swap ended, without a picture
     ├── WaitTimeoutError (TimeoutError)    the swap had not ended in time
+    ├── BulkStoppedError                   a bulk run cannot go on; its journal says what is left
+    ├── JournalError                       a bulk run's journal cannot be used
     └── WebhookVerificationError           a delivery that must not be believed
 
 The class follows from the answer's ``code``, and from its status where the code is new.
@@ -378,6 +380,31 @@ class WaitTimeoutError(AIFaceSwapError, TimeoutError):
         super().__init__(message, idempotency_key=idempotency_key)
         self.swap_id = swap_id
         self.swap = swap
+
+
+class BulkStoppedError(AIFaceSwapError):
+    """A bulk run has met what no row can get past: the key, the credits, the day's requests.
+
+    Everything that was begun is journaled. What stopped it is the error's ``__cause__``.
+
+    Args:
+        message: What stopped it, how much is left and how to go on.
+        rows_left: How many rows have no outcome yet.
+
+    Attributes:
+        rows_left: How many rows have no outcome yet; None where the input's length is unknown.
+    """
+
+    def __init__(self, message: str = "", *, rows_left: int | None = None) -> None:
+        super().__init__(message)
+        self.rows_left = rows_left
+
+
+class JournalError(AIFaceSwapError):
+    """A bulk run's journal cannot be used: it is in use, damaged, of another kind, or full.
+
+    Nothing in it was overwritten.
+    """
 
 
 class WebhookVerificationReason(StrEnum):

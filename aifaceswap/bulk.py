@@ -1,0 +1,521 @@
+"""Thousands of swaps, each exactly once, as fast as the service's limits allow.
+
+A row holds a slot from before its POST until its swap has ended, because that is what the
+service counts. What is journaled before it is sent is never lost and never paid twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sized,
+)
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import attrs
+
+from aifaceswap._checks import MAX_PAGE
+from aifaceswap._download import EXPIRED, MAX_DOWNLOAD, download
+from aifaceswap._journal import FINISHED, Journal, Record, State, error_json, swap_json
+from aifaceswap._protocol import (
+    Call,
+    get_swap,
+    list_swaps,
+    new_idempotency_key,
+    post_swap,
+    read_answer,
+    read_response,
+    swap_body,
+)
+from aifaceswap._retry import is_retryable
+from aifaceswap._transport import Options, Transport
+from aifaceswap._watcher import Watcher
+from aifaceswap.errors import (
+    AIFaceSwapError,
+    APIStatusError,
+    AuthenticationError,
+    BulkStoppedError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    JournalError,
+    RateLimitError,
+    SwapFailedError,
+    WaitTimeoutError,
+)
+from aifaceswap.models import Response, Swap, SwapRequest
+
+Requests = (
+    Iterable[SwapRequest | Mapping[str, Any]] | AsyncIterable[SwapRequest | Mapping[str, Any]]
+)
+
+# What no row can get past.
+_STOPPING = (AuthenticationError, InsufficientCreditsError, RateLimitError, JournalError)
+_DOWNLOADS = 4
+# Rows that have ended and wait for their download or for the consumer.
+_WAITING_ROWS = 64
+_PATIENCE = Options(timeout=30.0, deadline=600.0, max_retries=8)
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of one row.
+
+    Attributes:
+        row: The row's number in the input, from 0.
+        idempotency_key: The key that it was sent with; None if it was never sent.
+        swap: The swap as it was seen last; None if there is none.
+        error: Why it has no result; None if it has one.
+        path: Where its picture is, if it was to be downloaded.
+        attempts: How many requests its creation took in this run.
+        seconds: From its submission to its end.
+    """
+
+    row: int
+    idempotency_key: str | None = None
+    swap: Swap | None = None
+    error: AIFaceSwapError | None = None
+    path: Path | None = None
+    attempts: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the row has its result."""
+        return self.error is None
+
+
+@attrs.frozen(kw_only=True)
+class BulkProgress:
+    """How far a run is.
+
+    Attributes:
+        total: How many rows the input has; None where that is not known.
+        read: How many of them were looked at.
+        done: How many have their result.
+        failed: How many have failed.
+        in_flight: How many swaps are unfinished.
+    """
+
+    total: int | None
+    read: int = 0
+    done: int = 0
+    failed: int = 0
+    in_flight: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class BulkSettings:
+    """How a run is to go; see `AsyncSwaps.bulk`."""
+
+    journal: str | os.PathLike[str] | None = None
+    download_to: Path | None = None
+    concurrency: int = 10
+    on_progress: Callable[[BulkProgress], object] | None = None
+    skip_finished: bool = False
+    retry_failed: bool = False
+    max_wait: float = 300.0
+    timeout: float | None = None
+
+
+class _End:
+    """What the queue of outcomes ends with."""
+
+
+class AsyncBulk:
+    """A run: an async context manager, and an async iterator of one outcome for each row.
+
+    Made by ``client.swaps.bulk()``. Leaving the block breaks off what is under way; what is
+    journaled goes on in the next run.
+    """
+
+    def __init__(
+        self, transport: Transport, watcher: Watcher, requests: Requests, settings: BulkSettings
+    ) -> None:
+        self._transport = transport
+        self._watcher = watcher
+        self._requests = requests
+        self._settings = settings
+        self._journal: Journal | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._stopped_by: BaseException | None = None
+        self._total = len(requests) if isinstance(requests, Sized) else None
+        self._progress = BulkProgress(total=self._total)
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        if settings.download_to is not None:
+            settings.download_to.mkdir(parents=True, exist_ok=True)
+        if settings.journal is not None:
+            self._journal = await Journal.open(settings.journal)
+        self._clock = asyncio.get_running_loop().time
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        # Rows that are begun, up to the moment at which their outcome is taken.
+        self._rows_begun = asyncio.Semaphore(settings.concurrency + _WAITING_ROWS)
+        self._downloads = asyncio.Semaphore(_DOWNLOADS)
+        self._outcomes: asyncio.Queue[Outcome | type[_End]] = asyncio.Queue()
+        self._feeding = asyncio.ensure_future(self._feed())
+        self._ending = asyncio.ensure_future(self._end())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        tasks = [self._feeding, self._ending, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._journal is not None:
+            await self._journal.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        """The next outcome, in the order in which rows end.
+
+        Raises:
+            BulkStoppedError: The run cannot go on, and every row that was begun has ended.
+            JournalError: The journal cannot be used.
+            StopAsyncIteration: Every row has its outcome, or the run was stopped.
+        """
+        outcome = await self._outcomes.get()
+        if isinstance(outcome, Outcome):
+            self._rows_begun.release()
+            return outcome
+        self._outcomes.put_nowait(_End)
+        if self._stopped_by is None:
+            raise StopAsyncIteration
+        raise self._why_stopped(self._stopped_by)
+
+    def stop(self) -> None:
+        """Begin no further row. The iteration ends when what is under way has ended."""
+        self._stopping = True
+        self._feeding.cancel()
+
+    # --- rows in ---
+
+    async def _feed(self) -> None:
+        await self._count_swaps_of_others()
+        async for record in self._records():
+            if isinstance(record, Outcome):
+                await self._rows_begun.acquire()
+                self._put(record)
+            elif record.state in FINISHED:
+                await self._repeat(record)
+            else:
+                await self._begin(record)
+
+    async def _end(self) -> None:
+        """Wait until all rows are read and all that were begun have ended."""
+        try:
+            await self._feeding
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+        except Exception as error:
+            self._stop_for(error)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self._outcomes.put_nowait(_End)
+
+    async def _records(self) -> AsyncGenerator[Record | Outcome]:
+        """Each row as it stands: from the journal where it is there, else new."""
+        journaled = self._journaled()
+        known = await anext(journaled, None)
+        number = -1
+        async for request in _each(self._requests):
+            number += 1
+            self._tell(read=self._progress.read + 1)
+            try:
+                body = swap_body(_as_request(request))
+            except InvalidRequestError as error:
+                yield Outcome(row=number, error=error)
+                continue
+            if known is None or known.row != number:
+                yield Record(row=number, state=State.NEW, key=new_idempotency_key(), body=body)
+            elif known.body != body:
+                raise JournalError(
+                    f"row {number} is another one in the journal: go on with the input that the "
+                    "run began with, or use a new journal"
+                )
+            else:
+                yield self._resumed(known)
+                known = await anext(journaled, None)
+        # The input may end early; what is journaled may be paid and is not left behind.
+        while known is not None:
+            yield self._resumed(known)
+            known = await anext(journaled, None)
+
+    async def _journaled(self) -> AsyncGenerator[Record]:
+        after = -1
+        while self._journal is not None and (records := await self._journal.read(after)):
+            for record in records:
+                yield record
+            after = records[-1].row
+
+    def _resumed(self, record: Record) -> Record:
+        again = record.state == State.UNPAID or (
+            record.state == State.FAILED and self._settings.retry_failed
+        )
+        if again:
+            key = new_idempotency_key()
+            return Record(row=record.row, state=State.NEW, key=key, body=record.body)
+        missing = self._settings.download_to is not None and record.path is None
+        if record.state == State.DONE and missing:
+            return attrs.evolve(record, state=State.ENDED)
+        return record
+
+    async def _repeat(self, record: Record) -> None:
+        """Yield an outcome of an earlier run."""
+        if self._settings.skip_finished:
+            self._count(ok=record.state == State.DONE)
+            return
+        await self._rows_begun.acquire()
+        self._put(_outcome(record, record.swap, record.error))
+
+    async def _begin(self, record: Record) -> None:
+        await self._rows_begun.acquire()
+        if record.state == State.ENDED:
+            self._spawn(self._finish(record, record.swap, self._clock()))
+            return
+        await self._slots.acquire()
+        self._tell(in_flight=self._progress.in_flight + 1)
+        self._spawn(self._work(record))
+
+    async def _count_swaps_of_others(self) -> None:
+        """The service counts every unfinished swap of the key: others hold slots, too."""
+        ours = set[str]() if self._journal is None else await self._journal.unfinished_ids()
+        try:
+            page = await self._transport.send(list_swaps(MAX_PAGE), _PATIENCE, read_answer)
+        except _STOPPING:
+            raise
+        except AIFaceSwapError:
+            return
+        for swap in page:
+            if not swap.is_finished and swap.id not in ours and not self._slots.locked():
+                await self._slots.acquire()
+                self._spawn(self._hold_slot_for(swap))
+
+    async def _hold_slot_for(self, swap: Swap) -> None:
+        try:
+            with suppress(AIFaceSwapError):
+                await self._watcher.wait(swap, self._settings.timeout)
+        finally:
+            self._slots.release()
+
+    # --- a row's life ---
+
+    async def _work(self, record: Record) -> None:
+        began = self._clock()
+        try:
+            record, swap = await self._swap(record)
+        except AIFaceSwapError as error:
+            await self._fail(record, error, began)
+            return
+        finally:
+            self._slots.release()
+            self._tell(in_flight=self._progress.in_flight - 1)
+        await self._finish(record, swap, began)
+
+    async def _swap(self, record: Record) -> tuple[Record, Swap]:
+        """See a row's swap to its end; its slot is held meanwhile."""
+        if record.swap_id is not None:
+            return record, await self._watcher.wait(record.swap_id, self._settings.timeout)
+        if record.state == State.NEW:
+            record = await self._write(attrs.evolve(record, state=State.MEANT))
+        response = await self._send(post_swap(record.body, record.key))
+        swap = response.value
+        record = attrs.evolve(
+            record, state=State.CREATED, swap_id=swap.id, attempts=response.attempts
+        )
+        if swap.is_finished:
+            return record, swap
+        await self._write(record)
+        return record, await self._watcher.wait(swap, self._settings.timeout)
+
+    async def _finish(self, record: Record, swap: Swap | None, began: float) -> None:
+        """Fetch the picture, write down the end, hand out the outcome."""
+        try:
+            if swap is None or swap.has_failed:
+                raise SwapFailedError(f"row {record.row}: {_reason(swap)}", swap=swap)
+            record = attrs.evolve(record, state=State.ENDED, swap_json=swap_json(swap))
+            record = await self._fetched(record, swap)
+            seconds = self._clock() - began
+            record = await self._write(attrs.evolve(record, state=State.DONE, seconds=seconds))
+        except AIFaceSwapError as error:
+            await self._fail(record, error, began, swap)
+        except OSError as error:
+            self._stop_for(error)
+            self._rows_begun.release()
+        else:
+            self._put(_outcome(record, swap, None))
+
+    async def _fail(
+        self, record: Record, error: AIFaceSwapError, began: float, swap: Swap | None = None
+    ) -> None:
+        error.idempotency_key = record.key
+        state = _state_after(error)
+        if isinstance(error, SwapFailedError | WaitTimeoutError):
+            swap = error.swap
+        record = attrs.evolve(record, seconds=self._clock() - began, error_json=error_json(error))
+        try:
+            # What may pass stays as it is in the journal, for the next run to go on with.
+            if state is not None:
+                json = None if swap is None else swap_json(swap)
+                await self._write(attrs.evolve(record, state=state, swap_json=json))
+        except JournalError as fault:
+            error = fault
+        if isinstance(error, _STOPPING):
+            self._stop_for(error)
+            self._rows_begun.release()
+        else:
+            self._put(_outcome(record, swap, error))
+
+    async def _fetched(self, record: Record, swap: Swap) -> Record:
+        folder = self._settings.download_to
+        if folder is None:
+            return record
+        await self._write(record)
+        target = folder / _file_name(record.row, swap)
+        async with self._downloads:
+            try:
+                await self._download(swap, target)
+            except APIStatusError as error:
+                if error.status not in EXPIRED:
+                    raise
+                await self._download((await self._send(get_swap(swap.id))).value, target)
+        return attrs.evolve(record, path=str(target))
+
+    async def _download(self, swap: Swap, target: Path) -> None:
+        url = swap.result_url or ""
+        await download(self._transport, url, target, _PATIENCE, max_bytes=MAX_DOWNLOAD)
+
+    async def _send(self, call: Call[Swap]) -> Response[Swap]:
+        """Send a call, standing still for the service's limits as long as is allowed."""
+        while True:
+            try:
+                return await self._transport.send(call, _PATIENCE, read_response)
+            except RateLimitError as error:
+                wait = error.retry_after
+                if wait is None or wait > self._settings.max_wait:
+                    raise
+            await asyncio.sleep(wait)
+
+    async def _write(self, record: Record) -> Record:
+        if self._journal is not None:
+            await self._journal.write(record)
+        return record
+
+    # --- outcomes out ---
+
+    def _put(self, outcome: Outcome) -> None:
+        self._count(ok=outcome.ok)
+        self._outcomes.put_nowait(outcome)
+
+    def _count(self, *, ok: bool) -> None:
+        if ok:
+            self._tell(done=self._progress.done + 1)
+        else:
+            self._tell(failed=self._progress.failed + 1)
+
+    def _tell(self, **changed: int) -> None:
+        self._progress = attrs.evolve(self._progress, **changed)
+        if self._settings.on_progress is not None:
+            self._settings.on_progress(self._progress)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._stop_for(error)
+
+    def _stop_for(self, error: BaseException) -> None:
+        self._stopped_by = self._stopped_by or error
+        self.stop()
+
+    def _why_stopped(self, cause: BaseException) -> BaseException:
+        if not isinstance(cause, (*_STOPPING, OSError)) or isinstance(cause, JournalError):
+            return cause
+        left = None
+        if self._total is not None:
+            left = self._total - self._progress.done - self._progress.failed
+        rows = "the rows that are left" if left is None else f"the {left} rows that are left"
+        how = "run it again with the same journal" if self._journal else "run them anew"
+        stopped = BulkStoppedError(
+            f"the run has stopped: {cause}. For {rows}: mend that, then {how}", rows_left=left
+        )
+        stopped.__cause__ = cause
+        return stopped
+
+
+def _state_after(error: AIFaceSwapError) -> State | None:
+    """How a row that failed like this stands in the journal; None: as before."""
+    if isinstance(error, InsufficientCreditsError):
+        return State.UNPAID
+    if isinstance(error, _STOPPING):
+        return None
+    final = isinstance(error, SwapFailedError | APIStatusError) and not is_retryable(error)
+    return State.FAILED if final else None
+
+
+def _outcome(record: Record, swap: Swap | None, error: AIFaceSwapError | None) -> Outcome:
+    return Outcome(
+        row=record.row,
+        idempotency_key=record.key,
+        swap=swap,
+        error=error,
+        path=None if record.path is None else Path(record.path),
+        attempts=record.attempts,
+        seconds=record.seconds,
+    )
+
+
+def _reason(swap: Swap | None) -> str:
+    return (swap and swap.error_message) or "the service does not say why"
+
+
+def _as_request(request: object) -> SwapRequest:
+    if isinstance(request, SwapRequest):
+        return request
+    try:
+        return SwapRequest(**request)  # type: ignore[arg-type]
+    except TypeError as error:
+        fault = f"is no swap request: {error}"
+        raise InvalidRequestError.of("requests", request, fault) from None
+
+
+async def _each(requests: Requests) -> AsyncGenerator[object]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield request
+    else:
+        for request in requests:
+            yield request
+
+
+def _file_name(row: int, swap: Swap) -> str:
+    """A name that is this row's alone and stays in its folder, whatever the service says."""
+    safe_id = re.sub(r"[^A-Za-z0-9_-]", "_", swap.id)[:80]
+    suffix = PurePosixPath(urlsplit(swap.result_url or "").path).suffix.lower()
+    return f"{row:06d}-{safe_id}{suffix if _SUFFIX.fullmatch(suffix) else '.jpg'}"
