@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from aifaceswap import budget, emulator, errors, models
+    from aifaceswap import budget, emulator, errors, models, webhooks
     from aifaceswap.budget import Budget, Permit, RequestBudget
     from aifaceswap.client import AsyncClient, AsyncSwaps
     from aifaceswap.errors import (
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         UnsupportedMediaTypeError,
         WaitTimeoutError,
         WebhookVerificationError,
+        WebhookVerificationReason,
     )
     from aifaceswap.models import (
         Account,
@@ -107,16 +108,18 @@ __all__ = [
     "WaitTimeoutError",
     "WebhookEvent",
     "WebhookVerificationError",
+    "WebhookVerificationReason",
     "__version__",
     "budget",
     "emulator",
     "errors",
     "models",
+    "webhooks",
 ]
 
 # Where names live, the cheapest module first; the modules themselves are public, too.
 _HOMES = ("errors", "models", "budget", "client", "sync")
-_MODULES = ("budget", "emulator", "errors", "models")
+_MODULES = ("budget", "emulator", "errors", "models", "webhooks")
 
 
 # Not for type checkers: to them every misspelt name would be one that exists.

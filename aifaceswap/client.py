@@ -24,7 +24,15 @@ from aifaceswap.errors import (
     InvalidRequestError,
     SwapFailedError,
 )
-from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType
+from aifaceswap.models import (
+    Account,
+    Response,
+    Swap,
+    SwapPage,
+    SwapRequest,
+    SwapType,
+    WebhookEvent,
+)
 
 if TYPE_CHECKING:
     import aiohttp
@@ -159,6 +167,22 @@ class AsyncClient:
             APIResponseError: The answer cannot be read.
         """
         return await self._core.send(_protocol.get_account())
+
+    def deliver(self, event: WebhookEvent) -> None:
+        """Take in a webhook delivery: whoever waits for its swap is told, without a request.
+
+        From any thread. `wait`, `run` and `bulk` of this client and of those derived from it
+        end at once, also where they begin after the delivery. `webhooks.WebhookApp` calls this
+        for the client it is given.
+
+        Args:
+            event: The delivery, as `webhooks.parse` returned it.
+
+        Raises:
+            InvalidRequestError: It is no `WebhookEvent`.
+        """
+        _check_event(event)
+        self._core.watcher.saw(event.swap)
 
     @overload
     async def request(
@@ -589,6 +613,12 @@ def _check_wait(timeout: object) -> None:
         _checks.seconds("timeout", timeout)
     except ConfigurationError as error:
         raise InvalidRequestError(str(error), field="timeout", value=timeout) from None
+
+
+def _check_event(event: object) -> None:
+    # A body that nobody has verified must not end a wait.
+    if not isinstance(event, WebhookEvent):
+        raise InvalidRequestError.of("event", event, "is no WebhookEvent from webhooks.parse()")
 
 
 def _positive(field: str, value: object) -> None:

@@ -18,7 +18,7 @@ from aifaceswap._protocol import DEFAULT_PAGE, new_idempotency_key
 from aifaceswap.budget import RequestBudget
 from aifaceswap.client import AsyncClient, AsyncSwaps
 from aifaceswap.errors import APIConnectionError
-from aifaceswap.models import Account, Response, Swap, SwapPage, SwapType
+from aifaceswap.models import Account, Response, Swap, SwapPage, SwapType, WebhookEvent
 
 T = TypeVar("T")
 
@@ -140,6 +140,21 @@ class Client:
             APIResponseError: The answer cannot be read.
         """
         return self._thread.run(self._client.me)
+
+    def deliver(self, event: WebhookEvent) -> None:
+        """Take in a webhook delivery: whoever waits for its swap is told, without a request.
+
+        From any thread. `wait`, `run` and `bulk` of this client and of those derived from it
+        end at once, also where they begin after the delivery. `webhooks.WebhookApp` calls this
+        for the client it is given.
+
+        Args:
+            event: The delivery, as `webhooks.parse` returned it.
+
+        Raises:
+            InvalidRequestError: It is no `WebhookEvent`.
+        """
+        self._client.deliver(event)
 
     @overload
     def request(

@@ -1,0 +1,275 @@
+"""Webhook deliveries: check and read them, sign them, receive them in a server.
+
+`parse` is all that a view needs. `WebhookApp` is a whole ASGI app, `aiohttp_handler` makes a
+handler for aiohttp.web; both also cap, time and count, so that a delivery is handled once::
+
+    from aifaceswap import webhooks
+
+    app = webhooks.WebhookApp(handler, keys=[api_key])  # uvicorn, or mounted in another app
+
+The key that signs deliveries *is* the API key: who can check a delivery can spend credits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from aifaceswap._deliveries import (
+    MAX_BODY,
+    READ_TIMEOUT,
+    Claim,
+    Handler,
+    Listener,
+    MemorySeen,
+    Receiver,
+    SeenStore,
+)
+from aifaceswap._signature import SIGNATURE_HEADER, TOLERANCE, parse, sign, verify
+from aifaceswap.errors import WebhookVerificationError, WebhookVerificationReason
+from aifaceswap.models import WebhookEvent
+
+if TYPE_CHECKING:
+    from aiohttp import StreamReader, web
+
+__all__ = [
+    "SIGNATURE_HEADER",
+    "Claim",
+    "Handler",
+    "MemorySeen",
+    "SeenStore",
+    "WebhookApp",
+    "WebhookEvent",
+    "WebhookVerificationError",
+    "WebhookVerificationReason",
+    "aiohttp_handler",
+    "parse",
+    "sign",
+    "verify",
+]
+
+_Message: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+
+_SIGNATURE = SIGNATURE_HEADER.encode()
+# Sent before the body has come: its rest must not be taken for the next request.
+_CUT_SHORT = frozenset(
+    {
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    }
+)
+
+
+class _GoneError(Exception):
+    """The sender hung up."""
+
+
+class _TooLargeError(Exception):
+    """The body is larger than it may be."""
+
+
+class WebhookApp:
+    """An ASGI app that receives webhook deliveries.
+
+    It stands alone (``uvicorn module:app``), or as a route of Starlette, FastAPI, Litestar or
+    Quart, on whatever path. Answers: 204 when the handler has returned, or had before; 400 for
+    every delivery that must not be believed, without a word why; 405, 408, 413 and 415 for what
+    is no delivery at all; 500 where the handler raises and 503 while it is still at work, so
+    that the delivery comes again.
+
+    Args:
+        handler: Run once for each delivery, with the event: an async function, or a plain one
+            that returns at once, such as ``queue.put_nowait``. The answer waits for it: leave
+            long work to others. None: nothing but `client` is told.
+        keys: The API keys that may sign: one, or during a rotation several.
+        client: The `AsyncClient` or `Client` whose waits the deliveries end.
+        seen: What remembers deliveries; None: a `MemorySeen` for this process alone.
+        tolerance: Seconds that a delivery's time may be from ours, back and ahead; above 0.
+        max_body: Bytes that a body may have; from 1 up.
+        read_timeout: Seconds in which the whole body must have come; above 0.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        handler: Handler | None,
+        keys: str | Iterable[str],
+        *,
+        client: Listener | None = None,
+        seen: SeenStore | None = None,
+        tolerance: float = TOLERANCE,
+        max_body: int = MAX_BODY,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> None:
+        self._receiver = Receiver(
+            handler,
+            keys,
+            client=client,
+            seen=seen,
+            tolerance=tolerance,
+            max_body=max_body,
+            read_timeout=read_timeout,
+        )
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Serve one connection, as ASGI 3 says it.
+
+        Args:
+            scope: What is known of it.
+            receive: Gives the next message.
+            send: Takes the next message.
+        """
+        kind = scope["type"]
+        if kind == "http":
+            await self._answer(scope, receive, send)
+        elif kind == "lifespan":
+            await _serve_lifespan(receive, send)
+        elif kind == "websocket":
+            await send({"type": "websocket.close"})
+
+    async def _answer(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        try:
+            status = await self._status(scope, receive)
+        except _GoneError:
+            return
+        # A list of its own: what is around this app may add to it.
+        headers = list(_asgi_headers(status, scope.get("http_version", "1.1")))
+        await send({"type": "http.response.start", "status": status.value, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    async def _status(self, scope: _Message, receive: _Receive) -> HTTPStatus:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+        length = headers.get(b"content-length", b"").decode("latin-1")
+        refusal = self._receiver.refusal(scope["method"], encoding, length)
+        if refusal is not None:
+            return refusal
+        reading = _read_asgi(receive, self._receiver.max_body)
+        return await _receive_in_time(self._receiver, reading, headers.get(_SIGNATURE))
+
+
+def aiohttp_handler(
+    handler: Handler | None,
+    keys: str | Iterable[str],
+    *,
+    client: Listener | None = None,
+    seen: SeenStore | None = None,
+    tolerance: float = TOLERANCE,
+    max_body: int = MAX_BODY,
+    read_timeout: float = READ_TIMEOUT,
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Make a handler for aiohttp.web: ``app.router.add_post("/hooks/swap", ...)``.
+
+    It answers as `WebhookApp` does. The application's ``client_max_size`` has no say.
+
+    Args:
+        handler: As in `WebhookApp`.
+        keys: As in `WebhookApp`.
+        client: As in `WebhookApp`.
+        seen: As in `WebhookApp`.
+        tolerance: As in `WebhookApp`.
+        max_body: As in `WebhookApp`.
+        read_timeout: As in `WebhookApp`.
+
+    Returns:
+        The handler.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+    """
+    from aiohttp import web  # noqa: PLC0415 - whoever has no aiohttp.web app does not load it
+
+    receiver = Receiver(
+        handler,
+        keys,
+        client=client,
+        seen=seen,
+        tolerance=tolerance,
+        max_body=max_body,
+        read_timeout=read_timeout,
+    )
+
+    async def handle(request: web.Request) -> web.Response:
+        headers = request.headers
+        encoding = headers.get("Content-Encoding", "")
+        status = receiver.refusal(request.method, encoding, headers.get("Content-Length", ""))
+        if status is None:
+            reading = _read_stream(request.content, receiver.max_body)
+            status = await _receive_in_time(receiver, reading, headers.get(SIGNATURE_HEADER))
+        response = web.Response(status=status, headers=_extra_headers(status))
+        if status in _CUT_SHORT:
+            response.force_close()
+        return response
+
+    return handle
+
+
+async def _receive_in_time(
+    receiver: Receiver, reading: Awaitable[bytes], signature: str | bytes | None
+) -> HTTPStatus:
+    try:
+        async with asyncio.timeout(receiver.read_timeout):
+            body = await reading
+    except TimeoutError:
+        return HTTPStatus.REQUEST_TIMEOUT
+    except _TooLargeError:
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return await receiver.receive(body, signature)
+
+
+async def _read_asgi(receive: _Receive, most: int) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _GoneError
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise _TooLargeError
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+async def _read_stream(stream: StreamReader, most: int) -> bytes:
+    body = bytearray()
+    async for chunk in stream.iter_any():
+        body += chunk
+        if len(body) > most:
+            raise _TooLargeError
+    return bytes(body)
+
+
+def _extra_headers(status: HTTPStatus) -> dict[str, str]:
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        return {"allow": "POST"}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"retry-after": "5"}
+    return {}
+
+
+@functools.lru_cache
+def _asgi_headers(status: HTTPStatus, version: str) -> tuple[tuple[bytes, bytes], ...]:
+    headers = _extra_headers(status)
+    if status is not HTTPStatus.NO_CONTENT:
+        headers["content-length"] = "0"
+    # From version 2 on there is no such header.
+    if status in _CUT_SHORT and version.startswith("1"):
+        headers["connection"] = "close"
+    return tuple((name.encode(), value.encode()) for name, value in headers.items())
+
+
+async def _serve_lifespan(receive: _Receive, send: _Send) -> None:
+    kind = ""
+    while kind != "lifespan.shutdown":
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
