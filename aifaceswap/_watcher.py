@@ -15,6 +15,7 @@ import anyio
 import attrs
 
 from aifaceswap._checks import MAX_PAGE
+from aifaceswap._durations import Durations, Watched
 from aifaceswap._protocol import get_swap, list_swaps, read_answer
 from aifaceswap._retry import is_retryable
 from aifaceswap._transport import Options, Transport
@@ -30,8 +31,6 @@ from aifaceswap.models import Swap
 SHORTEST_INTERVAL = 1.0
 LONGEST_INTERVAL = 15.0
 _LOOKS_PER_SWAP = 5
-# The share that the newest duration has in the typical one.
-_NEWEST = 0.3
 # Single looks at swaps that the list did not show, in one round.
 _SINGLE_LOOKS = 10
 
@@ -101,9 +100,19 @@ class _Wait:
     seen: Swap | None
     on_look: Callable[[Swap], object] | None
     looked: bool = False
+    # When it will end by its progress, and when that was foreseen.
+    forecast: float | None = None
+    foreseen_at: float = 0.0
     ended: Swap | AIFaceSwapError | None = None
     # Set when it has ended, when it is its turn to lead, and when another wait has begun.
     event: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    def foresee(self, now: float) -> None:
+        """Take the progress that was seen for a straight line."""
+        progress = self.seen.progress if self.seen is not None else None
+        if progress is not None and 0 < progress < 100:  # noqa: PLR2004 - per cent
+            self.forecast = self.since + (now - self.since) * 100 / progress
+            self.foreseen_at = now
 
     def end(self, how: Swap | AIFaceSwapError) -> None:
         self.ended = how
@@ -120,9 +129,8 @@ class _Rounds:
         self._waits: dict[str, list[_Wait]] = {}
         self._leader: _Wait | None = None
         self._look_scope: anyio.CancelScope | None = None
-        self._last_look = float("-inf")
-        # Seconds that swaps have been taking; 0 until one has been seen to end.
-        self._typical = 0.0
+        self._last_look = self._look_before = float("-inf")
+        self._durations = Durations()
         self._trouble: AIFaceSwapError | None = None
         self._list_is_readable = True
 
@@ -174,7 +182,7 @@ class _Rounds:
             with anyio.move_on_after(delay):
                 await wait.event.wait()
             return
-        self._last_look = self._clock()
+        self._look_before, self._last_look = self._last_look, self._clock()
         with anyio.CancelScope() as self._look_scope:
             await self._look()
 
@@ -207,16 +215,29 @@ class _Rounds:
         if any(wait.seen is None and not wait.looked for wait in waits):
             return self._last_look + SHORTEST_INTERVAL
         first_look = min(wait.since for wait in waits) + SHORTEST_INTERVAL
-        youngest = self._clock() - max(wait.since for wait in waits)
-        return max(first_look, self._last_look + self._interval(youngest))
+        return max(first_look, self._last_look + self._interval(waits))
 
-    def _interval(self, youngest: float) -> float:
-        """A fraction of what a swap takes, and longer where few requests are left."""
-        interval = max(self._typical, youngest) / _LOOKS_PER_SWAP
+    def _interval(self, waits: list[_Wait]) -> float:
+        """Seconds from the last look to the next."""
+        scarcity = self._scarcity()
+        youngest = self._clock() - max(wait.since for wait in waits)
+        longest = max(self._durations.typical, youngest) / _LOOKS_PER_SWAP * scarcity
+        longest = min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, longest))
+        if len(waits) > MAX_PAGE:
+            return longest
+        last = self._last_look
+        watched = [
+            Watched(wait.since - last, None if wait.forecast is None else wait.forecast - last)
+            for wait in waits
+        ]
+        return self._durations.worth_a_look(watched, SHORTEST_INTERVAL, longest, scarcity)
+
+    def _scarcity(self) -> float:
+        """1 where requests are plenty, up to 5 where none are left."""
         limits = self._transport.rate_limit
-        if limits is not None and limits.limit > 0:
-            interval /= min(1.0, max(0.2, 2 * limits.remaining / limits.limit))
-        return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, interval))
+        if limits is None or limits.limit <= 0:
+            return 1.0
+        return 1.0 / min(1.0, max(0.2, 2 * limits.remaining / limits.limit))
 
     # --- looking ---
 
@@ -270,16 +291,21 @@ class _Rounds:
         for wait in self._waits.get(swap.id, ()):
             started_before = wait.seen is None
             wait.seen, wait.looked = swap, True
+            if not swap.is_finished:
+                wait.foresee(self._clock())
             if wait.on_look is not None:
                 wait.on_look(swap)
             if swap.is_finished and wait.ended is None:
                 wait.end(swap)
                 if not started_before:
-                    self._learn(self._clock() - wait.since)
+                    self._learn_from(wait)
 
-    def _learn(self, duration: float) -> None:
-        newest = _NEWEST if self._typical else 1.0
-        self._typical += newest * (duration - self._typical)
+    def _learn_from(self, wait: _Wait) -> None:
+        """It ended at some moment since it was last seen unfinished."""
+        now, unfinished = self._clock(), max(wait.since, self._look_before)
+        self._durations.learn((now + unfinished) / 2 - wait.since)
+        if wait.forecast is not None:
+            self._durations.judge(wait.forecast, wait.forecast - wait.foreseen_at, unfinished, now)
 
     def _end(self, swap_id: str, error: AIFaceSwapError) -> None:
         for wait in self._waits.get(swap_id, ()):
