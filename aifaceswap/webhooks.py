@@ -148,13 +148,15 @@ class WebhookApp:
 
     async def _status(self, scope: _Message, receive: _Receive) -> HTTPStatus:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        # Two of them are none: joined as HTTP says, they have two times.
+        signatures = [value for name, value in scope["headers"] if name == _SIGNATURE]
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")
         length = headers.get(b"content-length", b"").decode("latin-1")
         refusal = self._receiver.refusal(scope["method"], encoding, length)
         if refusal is not None:
             return refusal
         reading = _read_asgi(receive, self._receiver.max_body)
-        return await _receive_in_time(self._receiver, reading, headers.get(_SIGNATURE))
+        return await _receive_in_time(self._receiver, reading, b",".join(signatures) or None)
 
 
 def aiohttp_handler(
@@ -203,8 +205,12 @@ def aiohttp_handler(
         encoding = headers.get("Content-Encoding", "")
         status = receiver.refusal(request.method, encoding, headers.get("Content-Length", ""))
         if status is None:
+            signature = ",".join(headers.getall(SIGNATURE_HEADER, [])) or None
             reading = _read_stream(request.content, receiver.max_body)
-            status = await _receive_in_time(receiver, reading, headers.get(SIGNATURE_HEADER))
+            try:
+                status = await _receive_in_time(receiver, reading, signature)
+            except (ConnectionError, web.RequestPayloadError):  # cut, or broken on its way
+                status = HTTPStatus.BAD_REQUEST
         response = web.Response(status=status, headers=_extra_headers(status))
         if status in _CUT_SHORT:
             response.force_close()
@@ -242,7 +248,7 @@ async def _read_asgi(receive: _Receive, most: int) -> bytes:
 
 async def _read_stream(stream: StreamReader, most: int) -> bytes:
     body = bytearray()
-    async for chunk in stream.iter_any():
+    while chunk := await stream.readany():
         body += chunk
         if len(body) > most:
             raise _TooLargeError
