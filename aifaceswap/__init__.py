@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from aifaceswap import budget, emulator, errors, models, webhooks
     from aifaceswap.budget import Budget, Permit, RequestBudget
+    from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
     from aifaceswap.client import AsyncClient, AsyncSwaps
     from aifaceswap.errors import (
         AIFaceSwapError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         APITimeoutError,
         AuthenticationError,
         BadRequestError,
+        BulkStoppedError,
         ConcurrencyLimitError,
         ConfigurationError,
         ConflictError,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         DailyLimitError,
         InsufficientCreditsError,
         InvalidRequestError,
+        JournalError,
         NotFoundError,
         PayloadTooLargeError,
         RateLimitError,
@@ -64,7 +67,7 @@ if TYPE_CHECKING:
         SwapType,
         WebhookEvent,
     )
-    from aifaceswap.sync import Client, Swaps
+    from aifaceswap.sync import Bulk, Client, Swaps
 
 __all__ = [
     "AIFaceSwapError",
@@ -73,11 +76,15 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "Account",
+    "AsyncBulk",
     "AsyncClient",
     "AsyncSwaps",
     "AuthenticationError",
     "BadRequestError",
     "Budget",
+    "Bulk",
+    "BulkProgress",
+    "BulkStoppedError",
     "Client",
     "ConcurrencyLimitError",
     "ConfigurationError",
@@ -87,7 +94,9 @@ __all__ = [
     "DailyLimitError",
     "InsufficientCreditsError",
     "InvalidRequestError",
+    "JournalError",
     "NotFoundError",
+    "Outcome",
     "PayloadTooLargeError",
     "Permit",
     "RateLimit",
@@ -118,7 +127,7 @@ __all__ = [
 ]
 
 # Where names live, the cheapest module first; the modules themselves are public, too.
-_HOMES = ("errors", "models", "budget", "client", "sync")
+_HOMES = ("errors", "models", "budget", "bulk", "client", "sync")
 _MODULES = ("budget", "emulator", "errors", "models", "webhooks")
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    Awaitable,
     Callable,
     Coroutine,
     Iterable,
@@ -21,7 +22,7 @@ from collections.abc import (
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -35,7 +36,6 @@ from aifaceswap._protocol import (
     list_swaps,
     new_idempotency_key,
     post_swap,
-    read_answer,
     read_response,
     swap_body,
 )
@@ -55,6 +55,8 @@ from aifaceswap.errors import (
     WaitTimeoutError,
 )
 from aifaceswap.models import Response, Swap, SwapRequest
+
+T = TypeVar("T")
 
 Requests = (
     Iterable[SwapRequest | Mapping[str, Any]] | AsyncIterable[SwapRequest | Mapping[str, Any]]
@@ -195,14 +197,30 @@ class AsyncBulk:
             JournalError: The journal cannot be used.
             StopAsyncIteration: Every row has its outcome, or the run was stopped.
         """
+        outcome = await self.next_or_none()
+        if outcome is None:
+            raise StopAsyncIteration
+        return outcome
+
+    async def next_or_none(self) -> Outcome | None:
+        """The next outcome; None at the end. For callers that cannot await an iterator's end.
+
+        Raises:
+            BulkStoppedError: As `__anext__`.
+            JournalError: As `__anext__`.
+        """
         outcome = await self._outcomes.get()
         if isinstance(outcome, Outcome):
             self._rows_begun.release()
             return outcome
         self._outcomes.put_nowait(_End)
-        if self._stopped_by is None:
-            raise StopAsyncIteration
-        raise self._why_stopped(self._stopped_by)
+        if self._stopped_by is not None:
+            raise self._why_stopped(self._stopped_by)
+        return None
+
+    async def stop_soon(self) -> None:
+        """`stop()`, for callers outside the event loop."""
+        self.stop()
 
     def stop(self) -> None:
         """Begin no further row. The iteration ends when what is under way has ended."""
@@ -303,7 +321,7 @@ class AsyncBulk:
         """The service counts every unfinished swap of the key: others hold slots, too."""
         ours = set[str]() if self._journal is None else await self._journal.unfinished_ids()
         try:
-            page = await self._transport.send(list_swaps(MAX_PAGE), _PATIENCE, read_answer)
+            page = (await self._send(list_swaps(MAX_PAGE))).value
         except _STOPPING:
             raise
         except AIFaceSwapError:
@@ -316,7 +334,7 @@ class AsyncBulk:
     async def _hold_slot_for(self, swap: Swap) -> None:
         try:
             with suppress(AIFaceSwapError):
-                await self._watcher.wait(swap, self._settings.timeout)
+                await self._wait(swap)
         finally:
             self._slots.release()
 
@@ -337,7 +355,7 @@ class AsyncBulk:
     async def _swap(self, record: Record) -> tuple[Record, Swap]:
         """See a row's swap to its end; its slot is held meanwhile."""
         if record.swap_id is not None:
-            return record, await self._watcher.wait(record.swap_id, self._settings.timeout)
+            return record, await self._wait(record.swap_id)
         if record.state == State.NEW:
             record = await self._write(attrs.evolve(record, state=State.MEANT))
         response = await self._send(post_swap(record.body, record.key))
@@ -348,7 +366,7 @@ class AsyncBulk:
         if swap.is_finished:
             return record, swap
         await self._write(record)
-        return record, await self._watcher.wait(swap, self._settings.timeout)
+        return record, await self._wait(swap)
 
     async def _finish(self, record: Record, swap: Swap | None, began: float) -> None:
         """Fetch the picture, write down the end, hand out the outcome."""
@@ -407,11 +425,17 @@ class AsyncBulk:
         url = swap.result_url or ""
         await download(self._transport, url, target, _PATIENCE, max_bytes=MAX_DOWNLOAD)
 
-    async def _send(self, call: Call[Swap]) -> Response[Swap]:
-        """Send a call, standing still for the service's limits as long as is allowed."""
+    async def _send(self, call: Call[T]) -> Response[T]:
+        return await self._patiently(lambda: self._transport.send(call, _PATIENCE, read_response))
+
+    async def _wait(self, swap: Swap | str) -> Swap:
+        return await self._patiently(lambda: self._watcher.wait(swap, self._settings.timeout))
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Stand still for the service's limits as long as is allowed."""
         while True:
             try:
-                return await self._transport.send(call, _PATIENCE, read_response)
+                return await attempt()
             except RateLimitError as error:
                 wait = error.retry_after
                 if wait is None or wait > self._settings.max_wait:

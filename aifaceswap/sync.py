@@ -6,7 +6,7 @@ Nothing of the API is known here: each method hands its arguments to the loop in
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar, overload
@@ -16,9 +16,10 @@ from aifaceswap._download import MAX_DOWNLOAD
 from aifaceswap._loop_thread import LoopThread
 from aifaceswap._protocol import DEFAULT_PAGE, new_idempotency_key
 from aifaceswap.budget import RequestBudget
+from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
 from aifaceswap.client import AsyncClient, AsyncSwaps
 from aifaceswap.errors import APIConnectionError
-from aifaceswap.models import Account, Response, Swap, SwapPage, SwapType, WebhookEvent
+from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType, WebhookEvent
 
 T = TypeVar("T")
 
@@ -465,6 +466,107 @@ class Swaps:
             if page.next_cursor is None:
                 return
             page = self.list(limit=limit, cursor=page.next_cursor)
+
+    def bulk(
+        self,
+        requests: Iterable[SwapRequest | Mapping[str, Any]],
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        download_to: str | os.PathLike[str] | None = None,
+        concurrency: int = 10,
+        on_progress: Callable[[BulkProgress], object] | None = None,
+        skip_finished: bool = False,
+        retry_failed: bool = False,
+        max_wait: float = 300.0,
+        timeout: float | None = None,
+    ) -> Bulk:
+        """Create many swaps, each exactly once, and see each to its end.
+
+        To be used with ``with`` and, inside, ``for``: one `Outcome` for each row, in
+        the order in which they end. A row that fails is an outcome, not an exception.
+
+        Args:
+            requests: The rows: `SwapRequest` values or mappings of its fields, from any iterable.
+                They are read as they are needed, in the client's own thread.
+            journal: The file in which the run is recorded. Run with the same file again, it goes
+                on where it stopped, whatever happened: nothing is lost, nothing is paid twice.
+                None: no record.
+            download_to: The folder for the pictures; None: they are not fetched.
+            concurrency: How many swaps may be unfinished at once; the service allows 10 for
+                each key, and those of others that are seen at the beginning are counted.
+            on_progress: Called with a `BulkProgress` whenever something has changed.
+            skip_finished: Leave out rows that had their outcome in an earlier run.
+            retry_failed: Do rows that failed in an earlier run again, as new swaps.
+            max_wait: Seconds that the run may stand still for the service's limits before it
+                stops. The limit of the UTC day can take hours.
+            timeout: Seconds that one swap may take; beyond it the row's outcome is
+                `WaitTimeoutError`, and the next run waits for it again. None: for ever.
+
+        Returns:
+            The run.
+
+        Raises:
+            InvalidRequestError: An argument is wrong.
+            BulkStoppedError: While iterating: the key, the credits or the day's requests stop
+                every row. All that was begun is journaled.
+            JournalError: The journal is in use, damaged, of another input, or cannot be written.
+        """
+        run = self._swaps.bulk(
+            requests,
+            journal=journal,
+            download_to=download_to,
+            concurrency=concurrency,
+            on_progress=on_progress,
+            skip_finished=skip_finished,
+            retry_failed=retry_failed,
+            max_wait=max_wait,
+            timeout=timeout,
+        )
+        return Bulk(run, self._thread)
+
+
+class Bulk:
+    """A run: a context manager, and an iterator of one outcome for each row.
+
+    Made by ``client.swaps.bulk()``. Leaving the block breaks off what is under way; what is
+    journaled goes on in the next run.
+    """
+
+    def __init__(self, run: AsyncBulk, thread: LoopThread) -> None:
+        self._run = run
+        self._thread = thread
+
+    def __enter__(self) -> Self:
+        self._thread.run(self._run.__aenter__)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._thread.run(self._run.__aexit__, exc_type, exc, traceback)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Outcome:
+        """The next outcome, in the order in which rows end.
+
+        Raises:
+            BulkStoppedError: The run cannot go on, and every row that was begun has ended.
+            JournalError: The journal cannot be used.
+            StopIteration: Every row has its outcome, or the run was stopped.
+        """
+        outcome = self._thread.run(self._run.next_or_none)
+        if outcome is None:
+            raise StopIteration
+        return outcome
+
+    def stop(self) -> None:
+        """Begin no further row. The iteration ends when what is under way has ended."""
+        self._thread.run(self._run.stop_soon)
 
 
 class _noting:  # noqa: N801 - reads like a function, as context managers do

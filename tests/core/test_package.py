@@ -29,7 +29,8 @@ PACKAGE = Path(aifaceswap.__file__).parent
 HOUSE = [
     *("errors", "_checks", "models", "_codec", "_protocol", "_retry", "budget"),
     *("_signature", "_deliveries", "webhooks"),
-    *("_transport", "_download", "_watcher", "client", "_loop_thread", "sync"),
+    *("_transport", "_download", "_durations", "_watcher", "_journal", "bulk"),
+    *("client", "_loop_thread", "sync"),
 ]
 HEAVY = ["aiohttp", "attrs", "attr", "cattrs", "anyio", "click"]
 
