@@ -44,6 +44,9 @@ class Listener(Protocol):
             event: The delivery.
         """
 
+    def expect_deliveries(self) -> None:
+        """Be told that deliveries are going to come."""
+
 
 class SeenStore(Protocol):
     """Remembers deliveries, so that one that comes twice is handled once.
@@ -170,6 +173,8 @@ class Receiver:
         self._tolerance = _checks.seconds("tolerance", tolerance)
         self.max_body = _whole("max_body", max_body)
         self.read_timeout = _checks.seconds("read_timeout", read_timeout)
+        if client is not None:
+            client.expect_deliveries()
 
     def refusal(self, method: str, encoding: str, length: str) -> HTTPStatus | None:
         """Judge a request before its body is read.

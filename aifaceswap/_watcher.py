@@ -8,6 +8,7 @@ outlives a wait, and a hundred waits cost no more requests than one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,6 +19,7 @@ from aifaceswap._checks import MAX_PAGE
 from aifaceswap._durations import Durations, Watched
 from aifaceswap._protocol import get_swap, list_swaps, read_answer
 from aifaceswap._retry import is_retryable
+from aifaceswap._told import Told
 from aifaceswap._transport import Options, Transport
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -33,6 +35,11 @@ LONGEST_INTERVAL = 15.0
 _LOOKS_PER_SWAP = 5
 # Single looks at swaps that the list did not show, in one round.
 _SINGLE_LOOKS = 10
+# Where deliveries are reliable, a swap is looked at after so many typical durations without
+# one, or after so many seconds while no duration is known.
+_OVERDUE = 2.0
+_SHORTEST_PATIENCE = 5.0
+_FIRST_PATIENCE = 45.0
 
 
 class Watcher:
@@ -46,6 +53,7 @@ class Watcher:
     def __init__(self, transport: Transport, options: Options) -> None:
         self._transport = transport
         self._options = attrs.evolve(options, max_retries=min(1, options.max_retries))
+        self._told = Told()
         self._rounds: dict[asyncio.AbstractEventLoop, _Rounds] = {}
 
     async def wait(
@@ -70,7 +78,9 @@ class Watcher:
         """
         if isinstance(swap, Swap) and swap.is_finished:
             return swap
-        return await self._own_rounds().wait(swap, timeout, on_look)
+        rounds = self._own_rounds()
+        told = self._told.end_of(swap.id if isinstance(swap, Swap) else swap)
+        return told or await rounds.wait(swap, timeout, on_look)
 
     def saw(self, swap: Swap) -> None:
         """Tell all waits, on whatever loop, what has become of a swap.
@@ -78,16 +88,22 @@ class Watcher:
         Args:
             swap: The swap as a webhook delivery describes it.
         """
+        if swap.is_finished:
+            self._told.came(swap)
         for loop, rounds in list(self._rounds.items()):
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # it may close at any moment
                 loop.call_soon_threadsafe(rounds.was_told, swap)
+
+    def expect_deliveries(self) -> None:
+        """Rely on deliveries from now on, until one is missed."""
+        self._told.expect()
 
     def _own_rounds(self) -> _Rounds:
         loop = asyncio.get_running_loop()
         if loop not in self._rounds:
             for ended in [loop for loop in self._rounds if loop.is_closed()]:
                 del self._rounds[ended]
-            self._rounds[loop] = _Rounds(self._transport, self._options)
+            self._rounds[loop] = _Rounds(self._transport, self._options, self._told)
         return self._rounds[loop]
 
 
@@ -100,6 +116,8 @@ class _Wait:
     seen: Swap | None
     on_look: Callable[[Swap], object] | None
     looked: bool = False
+    # When it was last seen unfinished, or began.
+    heard: float = attrs.field(default=attrs.Factory(lambda self: self.since, takes_self=True))
     # When it will end by its progress, and when that was foreseen.
     forecast: float | None = None
     foreseen_at: float = 0.0
@@ -122,14 +140,15 @@ class _Wait:
 class _Rounds:
     """The waits of one event loop, and the looks that one of them makes for all."""
 
-    def __init__(self, transport: Transport, options: Options) -> None:
+    def __init__(self, transport: Transport, options: Options, told: Told) -> None:
         self._transport = transport
         self._options = options
+        self._told = told
         self._clock = asyncio.get_running_loop().time
         self._waits: dict[str, list[_Wait]] = {}
         self._leader: _Wait | None = None
         self._look_scope: anyio.CancelScope | None = None
-        self._last_look = self._look_before = float("-inf")
+        self._last_look = float("-inf")
         self._durations = Durations()
         self._trouble: AIFaceSwapError | None = None
         self._list_is_readable = True
@@ -159,7 +178,7 @@ class _Rounds:
 
     def was_told(self, swap: Swap) -> None:
         """A delivery has said what became of a swap."""
-        self._saw(swap)
+        self._saw(swap, told=True)
         if self._leader and self._leader.ended and self._look_scope:
             self._look_scope.cancel()
 
@@ -182,7 +201,7 @@ class _Rounds:
             with anyio.move_on_after(delay):
                 await wait.event.wait()
             return
-        self._look_before, self._last_look = self._last_look, self._clock()
+        self._last_look = self._clock()
         with anyio.CancelScope() as self._look_scope:
             await self._look()
 
@@ -211,11 +230,30 @@ class _Rounds:
 
     def _next_look(self) -> float:
         """The moment at which the next look is due."""
-        waits = list(self._open_waits())
+        waits = list(self._impatient_waits())
+        if not waits:
+            return min(wait.heard for wait in self._open_waits()) + self._patience()
         if any(wait.seen is None and not wait.looked for wait in waits):
             return self._last_look + SHORTEST_INTERVAL
         first_look = min(wait.since for wait in waits) + SHORTEST_INTERVAL
         return max(first_look, self._last_look + self._interval(waits))
+
+    def _impatient_waits(self) -> Iterator[_Wait]:
+        """The waits that do not rely on a delivery, or have done so for too long."""
+        if not self._told.is_reliable:
+            return self._open_waits()
+        latest = self._clock() - self._patience()
+        return (w for w in self._open_waits() if w.heard <= latest or not self._is_relied_on(w))
+
+    def _patience(self) -> float:
+        """Seconds without news after which a delivery is overdue."""
+        typical = self._durations.typical
+        return max(_SHORTEST_PATIENCE, _OVERDUE * typical) if typical else _FIRST_PATIENCE
+
+    def _is_relied_on(self, wait: _Wait) -> bool:
+        """Whether a delivery is expected to end this wait."""
+        has_webhook = wait.seen is not None and wait.seen.webhook_url is not None
+        return has_webhook and self._told.is_reliable
 
     def _interval(self, waits: list[_Wait]) -> float:
         """Seconds from the last look to the next."""
@@ -242,8 +280,8 @@ class _Rounds:
     # --- looking ---
 
     async def _look(self) -> None:
-        """Look once at every swap that is waited for."""
-        missing = list(self._waits)
+        """Look once at every swap that is waited for and has no delivery to wait for."""
+        missing = list(dict.fromkeys(wait.swap_id for wait in self._impatient_waits()))
         try:
             if len(missing) > 1 and self._list_is_readable:
                 missing = await self._look_at_pages(missing)
@@ -287,22 +325,27 @@ class _Rounds:
             if swap_id in self._waits:
                 self._waits[swap_id] = self._waits.pop(swap_id)
 
-    def _saw(self, swap: Swap) -> None:
+    def _saw(self, swap: Swap, *, told: bool = False) -> None:
         for wait in self._waits.get(swap.id, ()):
             started_before = wait.seen is None
+            was_missed = not told and self._is_relied_on(wait)
             wait.seen, wait.looked = swap, True
             if not swap.is_finished:
-                wait.foresee(self._clock())
+                wait.heard = self._clock()
+                wait.foresee(wait.heard)
             if wait.on_look is not None:
                 wait.on_look(swap)
             if swap.is_finished and wait.ended is None:
                 wait.end(swap)
-                if not started_before:
-                    self._learn_from(wait)
+                if was_missed:
+                    self._told.missed(swap.id)
+                elif not started_before:
+                    self._learn_from(wait, told=told)
 
-    def _learn_from(self, wait: _Wait) -> None:
-        """It ended at some moment since it was last seen unfinished."""
-        now, unfinished = self._clock(), max(wait.since, self._look_before)
+    def _learn_from(self, wait: _Wait, *, told: bool) -> None:
+        """It ended now, as a delivery told, or since it was last seen unfinished."""
+        now = self._clock()
+        unfinished = now if told else wait.heard
         self._durations.learn((now + unfinished) / 2 - wait.since)
         if wait.forecast is not None:
             self._durations.judge(wait.forecast, wait.forecast - wait.foreseen_at, unfinished, now)

@@ -184,6 +184,15 @@ class AsyncClient:
         _check_event(event)
         self._core.watcher.saw(event.swap)
 
+    def expect_deliveries(self) -> None:
+        """Rely on webhook deliveries before the first one has come.
+
+        `wait` and `run` then leave swaps with a ``webhook_url`` alone for as long as swaps
+        usually take, and look when a delivery is overdue. After a missed one they look as if
+        there were none, until deliveries come again. `webhooks.WebhookApp` calls this.
+        """
+        self._core.watcher.expect_deliveries()
+
     @overload
     async def request(
         self,

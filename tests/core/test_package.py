@@ -29,7 +29,7 @@ PACKAGE = Path(aifaceswap.__file__).parent
 HOUSE = [
     *("errors", "_checks", "models", "_codec", "_protocol", "_retry", "budget"),
     *("_signature", "_deliveries", "webhooks"),
-    *("_transport", "_download", "_durations", "_watcher", "_journal", "bulk"),
+    *("_transport", "_download", "_durations", "_told", "_watcher", "_journal", "bulk"),
     *("client", "_loop_thread", "sync"),
 ]
 HEAVY = ["aiohttp", "attrs", "attr", "cattrs", "anyio", "click"]
@@ -313,7 +313,7 @@ def test_functions_are_explained(function: FunctionType) -> None:
 def test_calls_say_what_they_raise(cls: type) -> None:
     """Every call to the service says which errors it may end in, and each of them exists."""
     for name, value in vars(cls).items():
-        if name.startswith("_") or name in {"close", "aclose"}:
+        if name.startswith("_") or name in {"close", "aclose", "expect_deliveries"}:
             continue
         raised = re.findall(
             r"^    (\w+): ", section(inspect.getdoc(value) or "", "Raises"), re.MULTILINE
@@ -328,7 +328,7 @@ def test_calls_say_what_they_raise(cls: type) -> None:
 PAIRS: list[tuple[Any, Any]] = [(AsyncClient, Client), (AsyncSwaps, Swaps)]
 PAIR_IDS = ["client", "swaps"]
 IN_BLOCKING_WORDS = {"AsyncClient": "Client", "AsyncIterator[Swap]": "Iterator[Swap]"}
-AT_ONCE = {"with_options", "deliver"}
+AT_ONCE = {"with_options", "deliver", "expect_deliveries"}
 ONLY_AWAITED = {"aclose", "__aenter__", "__aexit__"}
 ONLY_BLOCKING = {"close", "__enter__", "__exit__"}
 
