@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 
 from aifaceswap import __version__
+from aifaceswap.cli.bulk_command import bulk
+from aifaceswap.cli.options import Finite, Function, json_option, point_to_the_service
 from aifaceswap.cli.session import PROGRAM, Session
 
 # The client, the emulator and rich take 0.3 s to load: `--help` and a shell's completion do
 # without them.
 # ruff: noqa: PLC0415
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _EPILOG = """\b
 The key is read from AIFACESWAP_API_KEY, another base URL from AIFACESWAP_BASE_URL.
@@ -78,18 +77,6 @@ def _drop_unwritable() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class _Finite(click.FloatRange):
-    """A number in a range; `inf` and `nan` are none."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
-        return number
-
-
 def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> object:
     if value is None:
         return None
@@ -102,25 +89,10 @@ def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> ob
     return cast("object", read)
 
 
-def _ask_for_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.ensure_object(Session).as_json = True
-
-
-def _json_option(function: Function) -> Function:
-    return click.option(
-        "--json",
-        is_flag=True,
-        expose_value=False,
-        callback=_ask_for_json,
-        help="Write JSON on a terminal, too.",
-    )(function)
-
-
 def _timeout_option(function: Function) -> Function:
     return click.option(
         "--timeout",
-        type=_Finite(min=0, min_open=True),
+        type=Finite(min=0, min_open=True),
         default=300.0,
         show_default=True,
         metavar="SECONDS",
@@ -182,7 +154,7 @@ def _swap_options(function: Function) -> Function:
     is_flag=True,
     help="Run the command against a private emulator: no key, no network, nothing paid.",
 )
-@_json_option
+@json_option
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, emulator: bool) -> None:
@@ -199,7 +171,7 @@ def cli(ctx: click.Context, emulator: bool) -> None:
 @_swap_options
 @_output_option("Save the result here; a file that exists is replaced.")
 @_timeout_option
-@_json_option
+@json_option
 @click.pass_obj
 def run(session: Session, /, output: Path | None, timeout: float, **swap: Any) -> None:
     """Create a swap, wait for its end and save the result.
@@ -210,12 +182,12 @@ def run(session: Session, /, output: Path | None, timeout: float, **swap: Any) -
 
     order = jobs.make_order(swap, output=output, timeout=timeout)
     jobs.start(lambda: jobs.run(session, order))
-    _point_to_the_service(session)
+    point_to_the_service(session)
 
 
 @cli.command()
 @_swap_options
-@_json_option
+@json_option
 @click.pass_obj
 def create(session: Session, /, **swap: Any) -> None:
     """Create a swap and return at once.
@@ -226,12 +198,12 @@ def create(session: Session, /, **swap: Any) -> None:
 
     order = jobs.make_order(swap)
     jobs.start(lambda: jobs.create(session, order))
-    _point_to_the_service(session)
+    point_to_the_service(session)
 
 
 @cli.command()
 @click.argument("swap_id", metavar="ID")
-@_json_option
+@json_option
 @click.pass_obj
 def get(session: Session, swap_id: str) -> None:
     """Show how a swap is now."""
@@ -243,7 +215,7 @@ def get(session: Session, swap_id: str) -> None:
 @cli.command()
 @click.argument("swap_id", metavar="ID")
 @_timeout_option
-@_json_option
+@json_option
 @click.pass_obj
 def wait(session: Session, swap_id: str, timeout: float) -> None:
     """Wait for the end of a swap."""
@@ -263,7 +235,7 @@ def wait(session: Session, swap_id: str, timeout: float) -> None:
 )
 @click.option("--cursor", metavar="CURSOR", help="Begin where an earlier page ended.")
 @click.option("--all", "every", is_flag=True, help="Show every page from there on.")
-@_json_option
+@json_option
 @click.pass_obj
 def list_swaps(session: Session, limit: int, cursor: str | None, every: bool) -> None:
     """List the key's swaps, newest first; as JSON, one swap a line."""
@@ -275,7 +247,7 @@ def list_swaps(session: Session, limit: int, cursor: str | None, every: bool) ->
 @cli.command()
 @click.argument("swap_id", metavar="ID")
 @_output_option("Save it here; a file that exists is replaced. Default: ID and its extension.")
-@_json_option
+@json_option
 @click.pass_obj
 def download(session: Session, swap_id: str, output: Path | None) -> None:
     """Save the result of a swap that is done."""
@@ -286,14 +258,14 @@ def download(session: Session, swap_id: str, output: Path | None) -> None:
 
 
 @cli.command()
-@_json_option
+@json_option
 @click.pass_obj
 def me(session: Session) -> None:
     """Show whose key it is, its credits and its requests left."""
     from aifaceswap.cli import jobs
 
     jobs.start(lambda: jobs.me(session))
-    _point_to_the_service(session)
+    point_to_the_service(session)
 
 
 @cli.command(short_help="Serve the API on this machine, without the network.")
@@ -306,7 +278,7 @@ def me(session: Session) -> None:
 )
 @click.option(
     "--duration",
-    type=_Finite(min=0),
+    type=Finite(min=0),
     default=3.0,
     show_default=True,
     metavar="SECONDS",
@@ -314,7 +286,7 @@ def me(session: Session) -> None:
 )
 @click.option(
     "--credits",
-    type=_Finite(min=0),
+    type=Finite(min=0),
     default=1000.0,
     show_default=True,
     help="The balance at the start.",
@@ -336,8 +308,4 @@ def emulator(**settings: Any) -> None:
     jobs.serve(**settings)
 
 
-def _point_to_the_service(session: Session) -> None:
-    if session.emulated:
-        from aifaceswap.cli.rendering import note_the_real_thing
-
-        note_the_real_thing(session)
+cli.add_command(bulk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import TypeVar
 
 import attrs
 import click
@@ -19,6 +20,7 @@ from aifaceswap.errors import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    BulkStoppedError,
     ConcurrencyLimitError,
     ConfigurationError,
     ConflictError,
@@ -26,6 +28,7 @@ from aifaceswap.errors import (
     DailyLimitError,
     InsufficientCreditsError,
     InvalidRequestError,
+    JournalError,
     NotFoundError,
     PayloadTooLargeError,
     RateLimitError,
@@ -36,6 +39,9 @@ from aifaceswap.errors import (
     UnsupportedMediaTypeError,
     WaitTimeoutError,
 )
+
+Failure = AIFaceSwapError | OSError
+AnyError = TypeVar("AnyError", bound=Exception)
 
 ERROR, USAGE, FAILED, NO_ACCESS, TIMEOUT = 1, 2, 3, 4, 5
 INTERRUPTED, TERMINATED = 130, 143
@@ -116,6 +122,11 @@ ADVICE: dict[type[BaseException], Advice] = {
     ),
     SwapFailedError: Advice(FAILED, "use other pictures; each try is a new swap"),
     WaitTimeoutError: Advice(TIMEOUT, "the swap goes on; {again}"),
+    # Where its cause is known, that one's row counts.
+    BulkStoppedError: Advice(ERROR, "mend what the message names, then {again}"),
+    JournalError: Advice(
+        ERROR, "the journal is as it was; do what the message says, or give another --journal"
+    ),
     OSError: Advice(ERROR, "make room or give a file that can be written, then {again}"),
 }
 
@@ -136,6 +147,7 @@ _EMULATED: dict[type[BaseException], Advice] = {
 
 #: What the user knows the arguments of the client as.
 ARGUMENTS = {
+    "concurrency": "--concurrency",
     "source_url": "SOURCE",
     "target_url": "TARGET",
     "swap_id": "ID",
@@ -201,18 +213,20 @@ def find_advice(error: Exception, session: Session) -> Advice:
     """
     if isinstance(error, ConfigurationError) and error.field == "api_key":
         return _BAD_KEY
+    error = _cause(error)
     table = {**ADVICE, **_EMULATED} if session.emulated else ADVICE
     return next(table[kind] for kind in type(error).__mro__ if kind in table)
 
 
-def _explain(error: AIFaceSwapError | OSError, session: Session) -> int:
+def _explain(error: Failure, session: Session) -> int:
     _say_error(_message(error))
     advice = find_advice(error, session)
+    error = _cause(error)
     request_id = getattr(error, "request_id", None)
     if request_id:
         note(f"Request id: {printable(request_id)}")
     key = getattr(error, "idempotency_key", None) or session.idempotency_key
-    if key and advice.exit_code != USAGE:
+    if key and advice.exit_code != USAGE and session.command != "bulk":
         note(f"Idempotency key: {printable(key)}")
     _say_next(advice.text.format_map(_words(error, session)))
     return advice.exit_code
@@ -247,7 +261,7 @@ def _say_next(advice: str) -> None:
     note(Text.assemble(("Next:", "bold"), " ", advice))
 
 
-def _message(error: AIFaceSwapError | OSError) -> str:
+def _message(error: Failure) -> str:
     if isinstance(error, APIStatusError):
         return f"{error.message} ({' '.join(str(x) for x in (error.status, error.code) if x)})"
     if isinstance(error, AIFaceSwapError):
@@ -265,17 +279,25 @@ def _words(error: Exception, session: Session) -> dict[str, str]:
         "again": _again(session) if session.resume else retry,
         "retry": retry,
         "fresh": "run it with another --idempotency-key" if own_key else retry,
-        "wait": f"wait {_span(getattr(error, 'retry_after', None))}",
+        "wait": f"wait {span(getattr(error, 'retry_after', None))}",
         "help": command_line(*command, "--help"),
         "emulated": f"\n  {session.typed(emulated=True)}",
     }
 
 
 def _again(session: Session) -> str:
-    return f"go on with the same swap, which is not paid twice:\n  {session.resume}"
+    what = "run; nothing is" if session.command == "bulk" else "swap, which is not"
+    return f"go on with the same {what} paid twice:\n  {session.resume}"
 
 
-def _span(seconds: float | None) -> str:
+def _cause(error: AnyError) -> AnyError | Failure:
+    """What stopped a run of many swaps says more than that it has stopped."""
+    cause = error.__cause__ if isinstance(error, BulkStoppedError) else None
+    return cause if isinstance(cause, AIFaceSwapError | OSError) else error
+
+
+def span(seconds: float | None) -> str:
+    """A time in words; None: one of unknown length."""
     if seconds is None:
         return "a minute"
     minutes, rest = divmod(math.ceil(seconds), 60)

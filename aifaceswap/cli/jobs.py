@@ -11,13 +11,14 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import anyio
 import attrs
 
 from aifaceswap._download import check_target
+from aifaceswap.budget import RequestBudget
 from aifaceswap.cli import rendering
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import Display, note
@@ -95,17 +96,19 @@ async def _until_terminated(job: Callable[[], Coroutine[None, None, None]]) -> N
 
 
 @asynccontextmanager
-async def connect(session: Session) -> AsyncGenerator[AsyncClient]:
+async def connect(
+    session: Session, budget: RequestBudget | Literal["shared"] = "shared"
+) -> AsyncGenerator[AsyncClient]:
     """A client of the service, or of an emulator that lives as long as the client."""
     if not session.emulated:
         if not os.environ.get(API_KEY, "").strip():
             raise ConfigurationError("api_key: this variable is not set", field="api_key")
-        async with AsyncClient() as client:
+        async with AsyncClient(budget=budget) as client:
             yield client
         return
     async with (
         Emulator() as emulator,
-        AsyncClient(emulator.api_key, base_url=emulator.base_url) as client,
+        AsyncClient(emulator.api_key, base_url=emulator.base_url, budget=budget) as client,
     ):
         yield client
 

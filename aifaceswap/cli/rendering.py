@@ -69,7 +69,7 @@ def show_swap(swap: Swap, *, output: Path | None = None, as_json: bool) -> None:
         saved = {} if output is None else {"output": str(output)}
         write_json(swap, **saved)
     else:
-        _show_fields(_swap_fields(swap, output))
+        show_fields(_swap_fields(swap, output))
 
 
 def show_account(account: Account, *, as_json: bool) -> None:
@@ -82,7 +82,7 @@ def show_account(account: Account, *, as_json: bool) -> None:
     if as_json:
         write_json(account)
     else:
-        _show_fields(_account_fields(account))
+        show_fields(_account_fields(account))
 
 
 def show_swaps(swaps: Iterable[Swap]) -> None:
@@ -168,7 +168,8 @@ def _stderr() -> Console:
     return Console(stderr=True)
 
 
-def _show_fields(fields: Iterable[tuple[str, str | Text]]) -> None:
+def show_fields(fields: Iterable[tuple[str, str | Text]]) -> None:
+    """Write names and values to stdout."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

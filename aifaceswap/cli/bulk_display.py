@@ -1,0 +1,160 @@
+"""What a bulk run looks like while it goes on, on stderr of a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from aifaceswap.budget import Budget, Permit, Purpose
+from aifaceswap.bulk import BulkProgress, Outcome
+from aifaceswap.cli import rendering
+from aifaceswap.cli.failures import span
+
+PER_DAY = 10_000
+_MINUTE = 60.0
+_SHOWN_FAILURES = 10
+
+
+class CountingBudget:
+    """The usual budget, which also knows how many requests were made.
+
+    Attributes:
+        used: The requests so far.
+    """
+
+    def __init__(self) -> None:
+        self.used = 0
+        self._budget = Budget()
+
+    async def acquire(self, purpose: Purpose = "read", *, max_wait: float | None = None) -> Permit:
+        """Wait until a request may be sent."""
+        permit = await self._budget.acquire(purpose, max_wait=max_wait)
+        self.used += 1
+        return permit
+
+    def penalize(self, seconds: float, *, purpose: Purpose | None = None) -> None:
+        """Send nothing for a while."""
+        self._budget.penalize(seconds, purpose=purpose)
+
+
+class BulkDisplay:
+    """The live display of a run; it is silent where stderr is no terminal.
+
+    Args:
+        budget: What counts the requests.
+        silent: Whether to show nothing on a terminal, either.
+
+    Attributes:
+        total: How many rows there are; None where that is not known.
+        credits: What the account had at the beginning; None where that is not known.
+    """
+
+    def __init__(self, budget: CountingBudget, *, silent: bool = False) -> None:
+        self.total: int | None = None
+        self.credits: float | None = None
+        self._budget = budget
+        self._silent = silent
+        self._progress = BulkProgress(total=None)
+        self._began = time.monotonic()
+        self._ends: deque[float] = deque()
+        self._ended = 0
+        self._price = 1.0
+        self._failures = 0
+        self._spinner = Spinner("dots")
+        self._live = Live(
+            get_renderable=self._render,
+            console=Console(stderr=True),
+            transient=True,
+            refresh_per_second=5,
+        )
+
+    @property
+    def moves(self) -> bool:
+        """Whether there is anything to see."""
+        return not self._silent and sys.stderr.isatty() and self._live.console.is_interactive
+
+    def __enter__(self) -> Self:
+        if self.moves:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.moves:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Write a line to stderr that stays."""
+        rendering.note(text, console=self._live.console)
+
+    def show(self, progress: BulkProgress) -> None:
+        """Show how far the run is."""
+        # A slot that is free again: a swap of this run has ended, not one of an earlier run.
+        ended = max(0, self._progress.in_flight - progress.in_flight)
+        self._ended += ended
+        self._ends.extend([time.monotonic()] * ended)
+        self._progress = progress
+
+    def add(self, outcome: Outcome, line: int | None) -> None:
+        """Learn from an outcome, and say which row has failed."""
+        if outcome.swap is not None and outcome.swap.credit_cost is not None:
+            self._price = outcome.swap.credit_cost
+        if outcome.error is None or not self.moves:
+            return
+        self._failures += 1
+        if self._failures > _SHOWN_FAILURES:
+            return
+        where = f"row {outcome.row}" if line is None else f"line {line}"
+        message = outcome.error.message
+        at = "" if message.startswith(where) else f"{where}: "
+        self.note(rendering.printable(f"{at}{message}"))
+        if self._failures == _SHOWN_FAILURES:
+            self.note("Further failures are only counted here; the journal has them all.")
+
+    def _render(self) -> RenderableType:
+        progress = self._progress
+        finished = progress.done + progress.failed
+        bar = Table.grid(padding=(0, 1))
+        of = "" if self.total is None else f" of {self.total:,}"
+        pulse = self.total is None
+        bar.add_row(
+            self._spinner,
+            ProgressBar(self.total, finished, width=24, pulse=pulse),
+            f"{finished:,}{of}",
+            Text(self._pace(finished), style="cyan"),
+        )
+        failed = Text(f"{progress.failed:,} failed", style="red" if progress.failed else "")
+        counts = Text("  ").join(
+            [Text(f"  {progress.done:,} done"), failed, Text(f"{progress.in_flight:,} in flight")]
+        )
+        return Group(bar, counts, Text(f"  {self._spent()}", style="dim"))
+
+    def _pace(self, finished: int) -> str:
+        now = time.monotonic()
+        while self._ends and self._ends[0] < now - _MINUTE:
+            self._ends.popleft()
+        rate = len(self._ends) * _MINUTE / max(1.0, min(_MINUTE, now - self._began))
+        if not rate:
+            return "reckoning the time left"
+        left = "" if self.total is None else f", {span((self.total - finished) * 60 / rate)} left"
+        return f"{rate:.0f}/min{left}"
+
+    def _spent(self) -> str:
+        requests = f"{self._budget.used:,} of the day's {PER_DAY:,} requests"
+        if self.credits is None:
+            return requests
+        return f"{requests}  about {self.credits - self._ended * self._price:,.10g} credits left"
