@@ -17,10 +17,11 @@ Names are loaded when they are first used: importing the package costs next to n
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+# Type checkers know the name. Not from typing, which would be most of the import's time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from aifaceswap import budget, emulator, errors, models, webhooks
     from aifaceswap.budget import Budget, Permit, RequestBudget
@@ -127,7 +128,7 @@ __all__ = [
 ]
 
 # Where names live, the cheapest module first; the modules themselves are public, too.
-_HOMES = ("errors", "models", "budget", "bulk", "client", "sync")
+_HOMES = ("errors", "models", "budget", "client", "sync", "bulk")
 _MODULES = ("budget", "emulator", "errors", "models", "webhooks")
 
 

@@ -29,9 +29,6 @@ from aifaceswap.errors import (
 )
 from aifaceswap.models import without_query
 
-MAX_DOWNLOAD = 512 * 1024 * 1024
-# A result URL that has expired answers with one of these: the swap has a fresh one.
-EXPIRED = frozenset({401, 403, 404, 410})
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK, _PARTIAL, _RANGE_REFUSED = 200, 206, 416

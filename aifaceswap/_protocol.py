@@ -50,6 +50,9 @@ T = TypeVar("T")
 
 USER_AGENT = f"aifaceswap-python/{__version__}"
 DEFAULT_PAGE = 25
+MAX_DOWNLOAD = 512 * 1024 * 1024
+# A result URL that has expired answers with one of these: the swap has a fresh one.
+EXPIRED = frozenset({401, 403, 404, 410})
 # The two highest bits of a uuid4's 17th digit are 1 and 0.
 _UUID_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 _SHOWN = 200  # characters of a body in an error's message

@@ -28,9 +28,11 @@ from urllib.parse import urlsplit
 import attrs
 
 from aifaceswap._checks import MAX_PAGE
-from aifaceswap._download import EXPIRED, MAX_DOWNLOAD, download
+from aifaceswap._download import download
 from aifaceswap._journal import FINISHED, Journal, Record, State, error_json, swap_json
 from aifaceswap._protocol import (
+    EXPIRED,
+    MAX_DOWNLOAD,
     Call,
     get_swap,
     list_swaps,

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overloa
 import attrs
 
 from aifaceswap import _checks, _protocol
-from aifaceswap._download import EXPIRED, MAX_DOWNLOAD, check_target, download
-from aifaceswap._protocol import DEFAULT_PAGE, Call, read_answer, read_response
+from aifaceswap._protocol import (
+    DEFAULT_PAGE,
+    EXPIRED,
+    MAX_DOWNLOAD,
+    Call,
+    read_answer,
+    read_response,
+)
 from aifaceswap._transport import Options, Transport
 from aifaceswap._watcher import Watcher
 from aifaceswap.budget import RequestBudget, shared_budget
-from aifaceswap.bulk import AsyncBulk, BulkProgress, BulkSettings, Requests
 from aifaceswap.errors import (
     AIFaceSwapError,
     APIStatusError,
@@ -36,6 +41,8 @@ from aifaceswap.models import (
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from aifaceswap.bulk import AsyncBulk, BulkProgress, Requests
 
 T = TypeVar("T")
 
@@ -463,6 +470,9 @@ class AsyncSwaps:
             APIResponseError: It is no picture, is too large, or comes without TLS.
             OSError: The file cannot be written.
         """
+        # Only here: files and threads are loaded by those who download.
+        from aifaceswap._download import check_target  # noqa: PLC0415
+
         target = check_target(path)
         _positive("max_bytes", max_bytes)
         known = swap if isinstance(swap, Swap) and swap.result_url else None
@@ -561,6 +571,9 @@ class AsyncSwaps:
                 every row. All that was begun is journaled.
             JournalError: The journal is in use, damaged, of another input, or cannot be written.
         """
+        # Only here: SQLite is loaded by those who need it.
+        from aifaceswap.bulk import AsyncBulk, BulkSettings  # noqa: PLC0415
+
         _positive("concurrency", concurrency)
         settings = BulkSettings(
             journal=journal,
@@ -575,6 +588,8 @@ class AsyncSwaps:
         return AsyncBulk(self._core.transport, self._core.watcher, requests, settings)
 
     async def _fetch(self, swap: Swap, target: Path, max_bytes: int) -> Path:
+        from aifaceswap._download import download  # noqa: PLC0415 - as in `download`
+
         if swap.has_failed:
             reason = swap.error_message or "the service does not say why"
             raise SwapFailedError(f"{swap.id} failed: {reason}", swap=swap)

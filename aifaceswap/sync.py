@@ -9,17 +9,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
 from aifaceswap._checks import MAX_PAGE
-from aifaceswap._download import MAX_DOWNLOAD
 from aifaceswap._loop_thread import LoopThread
-from aifaceswap._protocol import DEFAULT_PAGE, new_idempotency_key
+from aifaceswap._protocol import DEFAULT_PAGE, MAX_DOWNLOAD, new_idempotency_key
 from aifaceswap.budget import RequestBudget
-from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
 from aifaceswap.client import AsyncClient, AsyncSwaps
 from aifaceswap.errors import APIConnectionError
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType, WebhookEvent
+
+if TYPE_CHECKING:
+    from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
 
 T = TypeVar("T")
 
