@@ -65,6 +65,7 @@ class Receiver:
         headers: Mapping[str, str] | None = None,
         *,
         method: str = "POST",
+        path: str = "/hook",
         chunked: bool = False,
     ) -> Reply:
         """Send a request as a service does, signed unless headers are given."""
@@ -74,7 +75,7 @@ class Receiver:
         else:
             framing, sent = f"Content-Length: {len(body)}", body
         lines = [f"{name}: {value}" for name, value in given.items()]
-        head = "\r\n".join([f"{method} /hook HTTP/1.1", "Host: localhost", framing, *lines])
+        head = "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", framing, *lines])
         return await self.raw(head.encode("latin-1") + b"\r\n\r\n" + sent)
 
     async def raw(self, data: bytes) -> Reply:
@@ -147,6 +148,10 @@ async def _serve_connection(
         "http_version": "1.1",
         "method": method,
         "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "scheme": "http",
         "headers": headers,
     }
     body = _body(reader, dict(headers))
