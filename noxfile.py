@@ -91,6 +91,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def crashes(session: nox.Session) -> None:
+    """Bulk runs killed at 200 random moments; the tests do the same with a few."""
+    session.install(".[cli]", *_group("test"))
+    env = {"AIFACESWAP_KILLS": "200"}
+    session.run("pytest", "tests/core/test_crashes.py", "--timeout=1800", env=env)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks beside other clients: `nox -s bench -- --help`."""
     session.install(".[cli]", *_group("bench"), *LIMITERS)

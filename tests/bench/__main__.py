@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from bench import budgets, creations, imports, waits
+from bench import budgets, bulk, creations, imports, waits
 from bench.harness import CORES, Table, pin, versions
 
 BENCHMARKS = {
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "imports": imports.measure,
     "waits": waits.measure,
     "budgets": budgets.measure,
+    "bulk": bulk.measure,
 }
 # Distributions whose versions stand with the results.
 MEASURED = ["aifaceswap", "aiohttp", "anyio", "attrs", "cattrs"]
