@@ -10,13 +10,9 @@ import asyncio
 import os
 import re
 from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
     Awaitable,
     Callable,
     Coroutine,
-    Iterable,
-    Mapping,
     Sized,
 )
 from contextlib import suppress
@@ -36,12 +32,11 @@ from aifaceswap._protocol import (
     Call,
     get_swap,
     list_swaps,
-    new_idempotency_key,
     post_swap,
     read_response,
-    swap_body,
 )
 from aifaceswap._retry import is_retryable
+from aifaceswap._rows import InvalidRow, Requests, Rows
 from aifaceswap._transport import Options, Transport
 from aifaceswap._watcher import Watcher
 from aifaceswap.errors import (
@@ -50,19 +45,14 @@ from aifaceswap.errors import (
     AuthenticationError,
     BulkStoppedError,
     InsufficientCreditsError,
-    InvalidRequestError,
     JournalError,
     RateLimitError,
     SwapFailedError,
     WaitTimeoutError,
 )
-from aifaceswap.models import Response, Swap, SwapRequest
+from aifaceswap.models import Response, Swap
 
 T = TypeVar("T")
-
-Requests = (
-    Iterable[SwapRequest | Mapping[str, Any]] | AsyncIterable[SwapRequest | Mapping[str, Any]]
-)
 
 # What no row can get past.
 _STOPPING = (AuthenticationError, InsufficientCreditsError, RateLimitError, JournalError)
@@ -143,6 +133,12 @@ class AsyncBulk:
 
     Made by ``client.swaps.bulk()``. Leaving the block breaks off what is under way; what is
     journaled goes on in the next run.
+
+    Args:
+        transport: What sends the requests.
+        watcher: What sees swaps to their end.
+        requests: The rows.
+        settings: How the run is to go.
     """
 
     def __init__(
@@ -205,7 +201,10 @@ class AsyncBulk:
         return outcome
 
     async def next_or_none(self) -> Outcome | None:
-        """The next outcome; None at the end. For callers that cannot await an iterator's end.
+        """The next outcome, for callers that cannot await an iterator's end.
+
+        Returns:
+            The outcome; None at the end.
 
         Raises:
             BulkStoppedError: As `__anext__`.
@@ -233,10 +232,18 @@ class AsyncBulk:
 
     async def _feed(self) -> None:
         await self._count_swaps_of_others()
-        async for record in self._records():
-            if isinstance(record, Outcome):
+        settings = self._settings
+        rows = Rows(
+            requests=self._requests,
+            journal=self._journal,
+            retry_failed=settings.retry_failed,
+            with_pictures=settings.download_to is not None,
+        )
+        async for record in rows.read():
+            self._tell(read=self._progress.read + 1)
+            if isinstance(record, InvalidRow):
                 await self._rows_begun.acquire()
-                self._put(record)
+                self._put(Outcome(row=record.row, error=record.error))
             elif record.state in FINISHED:
                 await self._repeat(record)
             else:
@@ -254,53 +261,6 @@ class AsyncBulk:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._outcomes.put_nowait(_End)
-
-    async def _records(self) -> AsyncGenerator[Record | Outcome]:
-        """Each row as it stands: from the journal where it is there, else new."""
-        journaled = self._journaled()
-        known = await anext(journaled, None)
-        number = -1
-        async for request in _each(self._requests):
-            number += 1
-            self._tell(read=self._progress.read + 1)
-            try:
-                body = swap_body(_as_request(request))
-            except InvalidRequestError as error:
-                yield Outcome(row=number, error=error)
-                continue
-            if known is None or known.row != number:
-                yield Record(row=number, state=State.NEW, key=new_idempotency_key(), body=body)
-            elif known.body != body:
-                raise JournalError(
-                    f"row {number} is another one in the journal: go on with the input that the "
-                    "run began with, or use a new journal"
-                )
-            else:
-                yield self._resumed(known)
-                known = await anext(journaled, None)
-        # The input may end early; what is journaled may be paid and is not left behind.
-        while known is not None:
-            yield self._resumed(known)
-            known = await anext(journaled, None)
-
-    async def _journaled(self) -> AsyncGenerator[Record]:
-        after = -1
-        while self._journal is not None and (records := await self._journal.read(after)):
-            for record in records:
-                yield record
-            after = records[-1].row
-
-    def _resumed(self, record: Record) -> Record:
-        again = record.state == State.UNPAID or (
-            record.state == State.FAILED and self._settings.retry_failed
-        )
-        if again:
-            key = new_idempotency_key()
-            return Record(row=record.row, state=State.NEW, key=key, body=record.body)
-        missing = self._settings.download_to is not None and record.path is None
-        if record.state == State.DONE and missing:
-            return attrs.evolve(record, state=State.ENDED)
-        return record
 
     async def _repeat(self, record: Record) -> None:
         """Yield an outcome of an earlier run."""
@@ -519,25 +479,6 @@ def _outcome(record: Record, swap: Swap | None, error: AIFaceSwapError | None) -
 
 def _reason(swap: Swap | None) -> str:
     return (swap and swap.error_message) or "the service does not say why"
-
-
-def _as_request(request: object) -> SwapRequest:
-    if isinstance(request, SwapRequest):
-        return request
-    try:
-        return SwapRequest(**request)  # type: ignore[arg-type]
-    except TypeError as error:
-        fault = f"is no swap request: {error}"
-        raise InvalidRequestError.of("requests", request, fault) from None
-
-
-async def _each(requests: Requests) -> AsyncGenerator[object]:
-    if isinstance(requests, AsyncIterable):
-        async for request in requests:
-            yield request
-    else:
-        for request in requests:
-            yield request
 
 
 def _file_name(row: int, swap: Swap) -> str:

@@ -42,7 +42,8 @@ from aifaceswap.models import (
 if TYPE_CHECKING:
     import aiohttp
 
-    from aifaceswap.bulk import AsyncBulk, BulkProgress, Requests
+    from aifaceswap._rows import Requests
+    from aifaceswap.bulk import AsyncBulk, BulkProgress
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ Nothing of the API is known here: each method hands its arguments to the loop in
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
@@ -17,9 +17,10 @@ from aifaceswap._protocol import DEFAULT_PAGE, MAX_DOWNLOAD, new_idempotency_key
 from aifaceswap.budget import RequestBudget
 from aifaceswap.client import AsyncClient, AsyncSwaps
 from aifaceswap.errors import APIConnectionError
-from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType, WebhookEvent
+from aifaceswap.models import Account, Response, Swap, SwapPage, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
+    from aifaceswap._rows import Requests
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
 
 T = TypeVar("T")
@@ -479,7 +480,7 @@ class Swaps:
 
     def bulk(
         self,
-        requests: Iterable[SwapRequest | Mapping[str, Any]],
+        requests: Requests,
         *,
         journal: str | os.PathLike[str] | None = None,
         download_to: str | os.PathLike[str] | None = None,
@@ -493,11 +494,12 @@ class Swaps:
         """Create many swaps, each exactly once, and see each to its end.
 
         To be used with ``with`` and, inside, ``for``: one `Outcome` for each row, in
-        the order in which they end. A row that fails is an outcome, not an exception.
+        the order in which they end. A row that fails is an outcome, not an exception. The rows are
+        read, and `on_progress` is called, in the client's own thread.
 
         Args:
-            requests: The rows: `SwapRequest` values or mappings of its fields, from any iterable.
-                They are read as they are needed, in the client's own thread.
+            requests: The rows: `SwapRequest` values or mappings of its fields, from any iterable
+                or async iterable. They are read as they are needed.
             journal: The file in which the run is recorded. Run with the same file again, it goes
                 on where it stopped, whatever happened: nothing is lost, nothing is paid twice.
                 None: no record.
@@ -540,6 +542,10 @@ class Bulk:
 
     Made by ``client.swaps.bulk()``. Leaving the block breaks off what is under way; what is
     journaled goes on in the next run.
+
+    Args:
+        run: The asynchronous run.
+        thread: The event loop that carries it.
     """
 
     def __init__(self, run: AsyncBulk, thread: LoopThread) -> None:

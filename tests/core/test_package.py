@@ -29,7 +29,7 @@ PACKAGE = Path(aifaceswap.__file__).parent
 HOUSE = [
     *("errors", "_checks", "models", "_codec", "_protocol", "_retry", "budget"),
     *("_signature", "_deliveries", "webhooks"),
-    *("_transport", "_download", "_durations", "_told", "_watcher", "_journal", "bulk"),
+    *("_transport", "_download", "_durations", "_told", "_watcher", "_journal", "_rows", "bulk"),
     *("client", "_loop_thread", "sync"),
 ]
 HEAVY = ["aiohttp", "attrs", "attr", "cattrs", "anyio", "click"]
@@ -327,8 +327,12 @@ def test_calls_say_what_they_raise(cls: type) -> None:
 
 PAIRS: list[tuple[Any, Any]] = [(AsyncClient, Client), (AsyncSwaps, Swaps)]
 PAIR_IDS = ["client", "swaps"]
-IN_BLOCKING_WORDS = {"AsyncClient": "Client", "AsyncIterator[Swap]": "Iterator[Swap]"}
-AT_ONCE = {"with_options", "deliver", "expect_deliveries"}
+IN_BLOCKING_WORDS = {
+    "AsyncBulk": "Bulk",
+    "AsyncClient": "Client",
+    "AsyncIterator[Swap]": "Iterator[Swap]",
+}
+AT_ONCE = {"with_options", "bulk", "deliver", "expect_deliveries"}
 ONLY_AWAITED = {"aclose", "__aenter__", "__aexit__"}
 ONLY_BLOCKING = {"close", "__enter__", "__exit__"}
 
