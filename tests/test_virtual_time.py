@@ -8,10 +8,10 @@ import time
 import anyio
 import anyio.to_thread
 import pytest
-from virtual_time import VirtualTimeLoop, run_virtual
 
 from aifaceswap import AsyncClient
 from aifaceswap.emulator import DEFAULT_API_KEY, Emulator, Limits
+from virtual_time import VirtualTimeLoop, run_virtual
 
 HOUR = 3600.0
 
@@ -77,7 +77,7 @@ async def test_a_timeout_fires_when_nothing_happens() -> None:
 async def test_code_that_spins_until_a_moment_ends() -> None:
     """Time moves with each turn of the loop, too."""
     until = now() + 0.001
-    while now() < until:  # noqa: ASYNC110 - spinning is what is tested
+    while now() < until:
         await asyncio.sleep(0)
 
 
