@@ -13,14 +13,19 @@ The key that signs deliveries *is* the API key: who can check a delivery can spe
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aifaceswap._deliveries import (
+    BUSY,
+    ENCODED,
+    HANDLED,
     MAX_BODY,
+    NO_POST,
+    NOT_BELIEVED,
     READ_TIMEOUT,
+    TOO_LARGE,
+    TOO_SLOW,
     Claim,
     Handler,
     Listener,
@@ -56,15 +61,9 @@ _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 
 _SIGNATURE = SIGNATURE_HEADER.encode()
+_EXTRA_HEADERS = {NO_POST: {"allow": "POST"}, BUSY: {"retry-after": "5"}}
 # Sent before the body has come: its rest must not be taken for the next request.
-_CUT_SHORT = frozenset(
-    {
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    }
-)
+_CUT_SHORT = frozenset({NO_POST, TOO_SLOW, TOO_LARGE, ENCODED})
 
 
 class _GoneError(Exception):
@@ -141,12 +140,11 @@ class WebhookApp:
             status = await self._status(scope, receive)
         except _GoneError:
             return
-        # A list of its own: what is around this app may add to it.
-        headers = list(_asgi_headers(status, scope.get("http_version", "1.1")))
-        await send({"type": "http.response.start", "status": status.value, "headers": headers})
+        headers = _asgi_headers(status, scope.get("http_version", "1.1"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body"})
 
-    async def _status(self, scope: _Message, receive: _Receive) -> HTTPStatus:
+    async def _status(self, scope: _Message, receive: _Receive) -> int:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         # Two of them are none: joined as HTTP says, they have two times.
         signatures = [value for name, value in scope["headers"] if name == _SIGNATURE]
@@ -210,8 +208,8 @@ def aiohttp_handler(
             try:
                 status = await _receive_in_time(receiver, reading, signature)
             except (ConnectionError, web.RequestPayloadError):  # cut, or broken on its way
-                status = HTTPStatus.BAD_REQUEST
-        response = web.Response(status=status, headers=_extra_headers(status))
+                status = NOT_BELIEVED
+        response = web.Response(status=status, headers=_EXTRA_HEADERS.get(status))
         if status in _CUT_SHORT:
             response.force_close()
         return response
@@ -221,14 +219,14 @@ def aiohttp_handler(
 
 async def _receive_in_time(
     receiver: Receiver, reading: Awaitable[bytes], signature: str | bytes | None
-) -> HTTPStatus:
+) -> int:
     try:
         async with asyncio.timeout(receiver.read_timeout):
             body = await reading
     except TimeoutError:
-        return HTTPStatus.REQUEST_TIMEOUT
+        return TOO_SLOW
     except _TooLargeError:
-        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        return TOO_LARGE
     return await receiver.receive(body, signature)
 
 
@@ -255,23 +253,14 @@ async def _read_stream(stream: StreamReader, most: int) -> bytes:
     return bytes(body)
 
 
-def _extra_headers(status: HTTPStatus) -> dict[str, str]:
-    if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        return {"allow": "POST"}
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        return {"retry-after": "5"}
-    return {}
-
-
-@functools.lru_cache
-def _asgi_headers(status: HTTPStatus, version: str) -> tuple[tuple[bytes, bytes], ...]:
-    headers = _extra_headers(status)
-    if status is not HTTPStatus.NO_CONTENT:
-        headers["content-length"] = "0"
+def _asgi_headers(status: int, version: str) -> list[tuple[bytes, bytes]]:
+    if status == HANDLED:
+        return []
+    headers = {**_EXTRA_HEADERS.get(status, {}), "content-length": "0"}
     # From version 2 on there is no such header.
     if status in _CUT_SHORT and version.startswith("1"):
         headers["connection"] = "close"
-    return tuple((name.encode(), value.encode()) for name, value in headers.items())
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 async def _serve_lifespan(receive: _Receive, send: _Send) -> None:
