@@ -20,6 +20,7 @@ from aifaceswap.bulk import BulkProgress, Outcome
 from aifaceswap.cli import rendering
 from aifaceswap.cli.failures import span
 
+PER_MINUTE = 60
 PER_DAY = 10_000
 _MINUTE = 60.0
 _SHOWN_FAILURES = 10
@@ -135,7 +136,7 @@ class BulkDisplay:
             self._spinner,
             ProgressBar(self.total, finished, width=24, pulse=pulse),
             f"{finished:,}{of}",
-            Text(self._pace(finished), style="cyan"),
+            Text(f" {self._pace(finished)}", style="cyan"),
         )
         failed = Text(f"{progress.failed:,} failed", style="red" if progress.failed else "")
         counts = Text("  ").join(
@@ -147,7 +148,10 @@ class BulkDisplay:
         now = time.monotonic()
         while self._ends and self._ends[0] < now - _MINUTE:
             self._ends.popleft()
-        rate = len(self._ends) * _MINUTE / max(1.0, min(_MINUTE, now - self._began))
+        elapsed = now - self._began
+        rate = len(self._ends) * _MINUTE / max(1.0, min(_MINUTE, elapsed))
+        if elapsed < _MINUTE:  # a burst at the beginning does not last
+            rate = min(rate, PER_MINUTE)
         if not rate:
             return "reckoning the time left"
         left = "" if self.total is None else f", {span((self.total - finished) * 60 / rate)} left"

@@ -9,7 +9,7 @@ import attrs
 
 from aifaceswap._journal import Journal, State
 from aifaceswap.cli import jobs, rendering
-from aifaceswap.cli.bulk_display import PER_DAY
+from aifaceswap.cli.bulk_display import PER_DAY, PER_MINUTE
 from aifaceswap.cli.bulk_jobs import Order
 from aifaceswap.cli.failures import span
 from aifaceswap.cli.rendering import note
@@ -17,7 +17,6 @@ from aifaceswap.cli.rows import open_rows
 from aifaceswap.cli.session import Session
 from aifaceswap.errors import InvalidRequestError
 
-_PER_MINUTE = 60
 _SLOTS = 10
 _DAY = 86_400
 
@@ -50,7 +49,7 @@ class Plan:
         slots = min(concurrency, _SLOTS)
         # One request of each pause goes to the poll, and an end is seen half a pause late.
         paces = (
-            (min(_PER_MINUTE - 60 / pause, slots * 60 / (job + pause / 2)), pause)
+            (min(PER_MINUTE - 60 / pause, slots * 60 / (job + pause / 2)), pause)
             for pause in range(2, 61)
         )
         per_minute, pause = max(paces)
@@ -143,4 +142,4 @@ def _fields(plan: Plan, rows: int, have: float, job: float) -> Iterator[tuple[st
     yield "Assumed", f"{job:g} s for a swap (--assume-seconds)"
     yield "", "1 credit for a row: the price is not documented"
     yield "", "nothing else uses the key, today's requests so far included"
-    yield "Limits", f"{_PER_MINUTE} requests a minute, {_SLOTS} unfinished swaps"
+    yield "Limits", f"{PER_MINUTE} requests a minute, {_SLOTS} unfinished swaps"

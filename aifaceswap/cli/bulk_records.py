@@ -15,7 +15,7 @@ from aifaceswap.bulk import Outcome
 from aifaceswap.cli import jobs, rendering
 from aifaceswap.cli.rendering import note
 from aifaceswap.cli.session import Session
-from aifaceswap.errors import AIFaceSwapError
+from aifaceswap.errors import AIFaceSwapError, JournalError
 
 _STATES = {
     State.DONE: "done",
@@ -78,6 +78,8 @@ async def _status(session: Session, path: Path) -> None:
     journal = await Journal.open(path)
     try:
         counts = await journal.counts()
+    except ValueError as error:
+        raise JournalError(f"{path} is damaged: {error}") from None
     finally:
         await journal.close()
     named = {name: counts.get(state, 0) for state, name in _STATES.items()}
@@ -98,6 +100,8 @@ async def _export(path: Path, write: Callable[[dict[str, Any]], object]) -> None
     left = 0
     async with aclosing(_records(path)) as records:
         async for record in records:
+            if record.state not in _STATES:
+                raise JournalError(f"{path} is damaged: row {record.row} is in no known state")
             if record.state in _HAVE_OUTCOME:
                 write(outcome_fields(_outcome(record)))
             else:

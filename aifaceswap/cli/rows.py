@@ -67,6 +67,10 @@ def open_rows(path: Path | None) -> Generator[Iterator[Row]]:
         InvalidRequestError: The input is empty, or its header is wrong.
         OSError: It cannot be read.
     """
+    if path is None:
+        # Never closed: that would wait for a thread that still waits for its next line.
+        yield _rows(_records(_open(path), path))
+        return
     with _open(path) as lines:
         yield _rows(_records(lines, path))
 
@@ -189,7 +193,7 @@ def _json_records(lines: Iterable[str], blank: int) -> Iterator[_Record]:
     for line, text in enumerate(lines, blank + 1):
         try:
             if text.strip():
-                yield line, _read_object(text)
+                yield line, _read_object(text.rstrip())
         except InvalidRequestError as error:
             yield line, error
 
