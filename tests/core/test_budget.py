@@ -359,7 +359,9 @@ def test_waiters_of_a_loop_that_ended_are_passed_over() -> None:
     asyncio.run(asyncio.wait_for(take(), 5))
     for task in pending:
         # Never awaited again: its loop is closed. Say so, or its end would be a warning.
-        task.get_coro().close()
+        coroutine = task.get_coro()
+        assert coroutine is not None
+        coroutine.close()
         task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
