@@ -265,7 +265,10 @@ class Journal:
     def _counts(self) -> dict[State, int]:
         with _named(self._path):
             rows = self._connection.execute("SELECT state, count(*) FROM rows GROUP BY state")
-            return {State(state): number for state, number in rows}
+            try:
+                return {State(state): number for state, number in rows}
+            except ValueError as fault:
+                raise JournalError(f"{self._path} is damaged: {fault}") from None
 
 
 def _prepare(connection: sqlite3.Connection, path: str) -> None:

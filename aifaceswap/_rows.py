@@ -63,6 +63,8 @@ class Rows:
             try:
                 body = swap_body(_as_request(request))
             except InvalidRequestError as error:
+                if known is not None and known.row == number:
+                    raise _changed(number) from error
                 yield InvalidRow(number, error)
                 continue
             if known is None or known.row != number:
@@ -84,10 +86,7 @@ class Rows:
 
     def _resumed(self, record: Record, body: bytes) -> Record:
         if record.body != body:
-            raise JournalError(
-                f"row {record.row} is another one in the journal: go on with the input that the "
-                "run began with, or use a new journal"
-            )
+            raise _changed(record.row)
         failed_before = record.state == State.FAILED and self.retry_failed
         if record.state == State.UNPAID or failed_before:
             key = new_idempotency_key()
@@ -95,6 +94,13 @@ class Rows:
         if record.state == State.DONE and self.with_pictures and record.path is None:
             return attrs.evolve(record, state=State.ENDED)
         return record
+
+
+def _changed(row: int) -> JournalError:
+    return JournalError(
+        f"row {row} is another one in the journal: go on with the input that the run began with, "
+        "or use a new journal"
+    )
 
 
 def _as_request(request: object) -> SwapRequest:

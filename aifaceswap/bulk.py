@@ -150,6 +150,8 @@ class AsyncBulk:
         self._settings = settings
         self._journal: Journal | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        # Those that watch swaps of others: the run does not wait for them.
+        self._others: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._stopped_by: BaseException | None = None
         self._total = len(requests) if isinstance(requests, Sized) else None
@@ -177,7 +179,7 @@ class AsyncBulk:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tasks = [self._feeding, self._ending, *self._tasks]
+        tasks = [self._feeding, self._ending, *self._tasks, *self._others]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -291,7 +293,9 @@ class AsyncBulk:
         for swap in page:
             if not swap.is_finished and swap.id not in ours and not self._slots.locked():
                 await self._slots.acquire()
-                self._spawn(self._hold_slot_for(swap))
+                task = asyncio.ensure_future(self._hold_slot_for(swap))
+                self._others.add(task)
+                task.add_done_callback(self._others.discard)
 
     async def _hold_slot_for(self, swap: Swap) -> None:
         try:

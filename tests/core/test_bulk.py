@@ -202,6 +202,27 @@ async def test_changed_input_is_refused(tmp_path: Path) -> None:
     assert len(emulator.swaps) == 3
 
 
+async def test_a_journaled_row_that_has_become_invalid_is_refused(tmp_path: Path) -> None:
+    """No row behind it is taken for a new one."""
+    journal = tmp_path / "run.sqlite"
+    async with service() as (emulator, client):
+        await run(client, rows(4), journal=journal)
+        changed: list[Any] = [*rows(1), {"source_url": "no"}, *rows(4)[2:]]
+        with pytest.raises(JournalError, match="row 1 is another one"):
+            await run(client, changed, journal=journal)
+    assert len(emulator.swaps) == 4
+
+
+async def test_a_run_does_not_wait_for_swaps_of_others() -> None:
+    """They hold slots, and nothing else."""
+    async with service(duration=5.0, spread=0.0) as (_, client):
+        forever = "https://example.com/forever.jpg"
+        await client.swaps.create(source_url=forever, target_url=SOURCE)
+        began = asyncio.get_running_loop().time()
+        assert all(outcome.ok for outcome in await run(client, rows(3)))
+        assert asyncio.get_running_loop().time() - began < 30
+
+
 async def test_journaled_rows_beyond_a_shorter_input_are_finished(tmp_path: Path) -> None:
     """They may be paid."""
     journal = tmp_path / "run.sqlite"
