@@ -221,7 +221,7 @@ async def test_the_cap_can_be_chosen(serve: Serve) -> None:
 async def test_memory_stays_flat(serve: Serve) -> None:
     """However much is sent in how small pieces."""
     async with serve(print, KEY) as receiver:
-        piece = b"2\r\nxx\r\n" * 2000
+        piece = b"2\r\nxx\r\n" * 5000
         head = b"POST /hook HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         await receiver.raw(head + b"0\r\n\r\n")
         tracemalloc.start()
@@ -230,8 +230,8 @@ async def test_memory_stays_flat(serve: Serve) -> None:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    # What is sent, what the socket and the server hold of it, and the body of 40 kB.
-    assert peak < MIB
+    # What is sent and what the servers hold of it; aiohttp notes where each piece ends.
+    assert peak < (MIB if serve is serve_app else 3 * MIB)
 
 
 @pytest.mark.parametrize("start", [b"", b'{"event":'])
