@@ -22,6 +22,7 @@ from aifaceswap.errors import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    BulkStoppedError,
     ConcurrencyLimitError,
     ConfigurationError,
     ConflictError,
@@ -29,6 +30,7 @@ from aifaceswap.errors import (
     DailyLimitError,
     InsufficientCreditsError,
     InvalidRequestError,
+    JournalError,
     NotFoundError,
     PayloadTooLargeError,
     RateLimitError,
@@ -85,6 +87,8 @@ EXAMPLES: list[AIFaceSwapError] = [
     ),
     SwapFailedError("no face", swap=SWAP, idempotency_key="k-1"),
     WaitTimeoutError("still queued", swap_id="tsk_1", swap=SWAP, idempotency_key="k-1"),
+    BulkStoppedError("no credits", rows_left=7),
+    JournalError("in use"),
     WebhookVerificationError("old", reason=WebhookVerificationReason.TIMESTAMP_OUTSIDE_TOLERANCE),
 ]
 

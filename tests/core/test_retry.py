@@ -63,6 +63,8 @@ TABLE: list[tuple[AIFaceSwapError, bool]] = [
     (errors.ServerError("x", status=507), False),
     (errors.SwapFailedError("x"), False),
     (errors.WaitTimeoutError("x"), False),
+    (errors.BulkStoppedError("x"), False),
+    (errors.JournalError("x"), False),
     (errors.WebhookVerificationError("x"), False),
 ]
 
