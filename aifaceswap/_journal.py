@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any
 
 import anyio
@@ -60,9 +61,11 @@ class State(IntEnum):
 FINISHED = frozenset({State.DONE, State.FAILED})
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Record:
     """One row, as it stands in the journal. What it holds as JSON is read when it is asked for.
+
+    The fields are the columns, in their order.
 
     Attributes:
         row: Its number, from 0.
@@ -174,7 +177,6 @@ class Journal:
                 path, timeout=0, isolation_level=None, check_same_thread=False
             )
             try:
-                connection.row_factory = sqlite3.Row
                 _prepare(connection, path)
             except BaseException:
                 connection.close()
@@ -200,7 +202,7 @@ class Journal:
         Raises:
             JournalError: It cannot be written, e.g. because the disk is full.
         """
-        self._pending.append(attrs.astuple(record))
+        self._pending.append(_columns(record))
         self._queued += 1
         number = self._queued
         async with self._lock:
@@ -254,7 +256,7 @@ class Journal:
             rows = self._connection.execute(
                 "SELECT * FROM rows WHERE row > ? ORDER BY row LIMIT ?", (after, _CHUNK)
             )
-            return [Record(**dict(values)) for values in rows]
+            return [Record(*values) for values in rows]
 
     def _unfinished_ids(self) -> set[str]:
         with _named(self._path):
@@ -269,6 +271,9 @@ class Journal:
                 return {State(state): number for state, number in rows}
             except ValueError as fault:
                 raise JournalError(f"{self._path} is damaged: {fault}") from None
+
+
+_columns = attrgetter(*(field.name for field in attrs.fields(Record)))
 
 
 def _prepare(connection: sqlite3.Connection, path: str) -> None:

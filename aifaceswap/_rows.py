@@ -17,6 +17,9 @@ Requests = (
 )
 
 
+_STATES = frozenset(State)
+
+
 @attrs.frozen
 class InvalidRow:
     """A row that cannot be sent.
@@ -87,6 +90,8 @@ class Rows:
     def _resumed(self, record: Record, body: bytes) -> Record:
         if record.body != body:
             raise _changed(record.row)
+        if record.state not in _STATES:
+            raise JournalError(f"row {record.row} of the journal is damaged: state {record.state}")
         failed_before = record.state == State.FAILED and self.retry_failed
         if record.state == State.UNPAID or failed_before:
             key = new_idempotency_key()

@@ -155,7 +155,7 @@ class AsyncBulk:
         self._stopping = False
         self._stopped_by: BaseException | None = None
         self._total = len(requests) if isinstance(requests, Sized) else None
-        self._progress = BulkProgress(total=self._total)
+        self._counts = dict.fromkeys(("read", "done", "failed", "in_flight"), 0)
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -242,7 +242,7 @@ class AsyncBulk:
             with_pictures=settings.download_to is not None,
         )
         async for record in rows.read():
-            self._tell(read=self._progress.read + 1)
+            self._count("read")
             if isinstance(record, InvalidRow):
                 await self._rows_begun.acquire()
                 self._put(Outcome(row=record.row, error=record.error))
@@ -267,7 +267,7 @@ class AsyncBulk:
     async def _repeat(self, record: Record) -> None:
         """Yield an outcome of an earlier run."""
         if self._settings.skip_finished:
-            self._count(ok=record.state == State.DONE)
+            self._count("done" if record.state == State.DONE else "failed")
             return
         await self._rows_begun.acquire()
         self._put(_outcome(record, record.swap, record.error))
@@ -278,7 +278,7 @@ class AsyncBulk:
             self._spawn(self._finish(record, record.swap, self._clock()))
             return
         await self._slots.acquire()
-        self._tell(in_flight=self._progress.in_flight + 1)
+        self._count("in_flight")
         self._spawn(self._work(record))
 
     async def _count_swaps_of_others(self) -> None:
@@ -315,7 +315,7 @@ class AsyncBulk:
             return
         finally:
             self._slots.release()
-            self._tell(in_flight=self._progress.in_flight - 1)
+            self._count("in_flight", -1)
         await self._finish(record, swap, began)
 
     async def _swap(self, record: Record) -> tuple[Record, Swap]:
@@ -416,19 +416,13 @@ class AsyncBulk:
     # --- outcomes out ---
 
     def _put(self, outcome: Outcome) -> None:
-        self._count(ok=outcome.ok)
+        self._count("done" if outcome.ok else "failed")
         self._outcomes.put_nowait(outcome)
 
-    def _count(self, *, ok: bool) -> None:
-        if ok:
-            self._tell(done=self._progress.done + 1)
-        else:
-            self._tell(failed=self._progress.failed + 1)
-
-    def _tell(self, **changed: int) -> None:
-        self._progress = attrs.evolve(self._progress, **changed)
+    def _count(self, what: str, by: int = 1) -> None:
+        self._counts[what] += by
         if self._settings.on_progress is not None:
-            self._settings.on_progress(self._progress)
+            self._settings.on_progress(BulkProgress(total=self._total, **self._counts))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -449,7 +443,7 @@ class AsyncBulk:
             return cause
         left = None
         if self._total is not None:
-            left = self._total - self._progress.done - self._progress.failed
+            left = self._total - self._counts["done"] - self._counts["failed"]
         rows = "the rows that are left" if left is None else f"the {left} rows that are left"
         how = "run it again with the same journal" if self._journal else "run them anew"
         stopped = BulkStoppedError(
