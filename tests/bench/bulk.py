@@ -97,9 +97,11 @@ async def _polled(seconds: float, rows: int) -> tuple[float, float, int]:
 async def _told(seconds: float, rows: int) -> tuple[float, float, int]:
     """The same with a webhook receiver beside the client."""
     async with _Receiver() as receiver:
-        settings = {"duration": seconds, "spread": seconds / 2, "deliver_to": receiver.origin}
+        emulator = Emulator(
+            duration=seconds, spread=seconds / 2, credits=1e9, deliver_to=receiver.origin
+        )
         async with (
-            Emulator(credits=1e9, **settings) as emulator,
+            emulator,
             AsyncClient(API_KEY, base_url=emulator.base_url, budget=Budget()) as client,
         ):
             receiver.client = client
