@@ -155,7 +155,7 @@ class AsyncBulk:
         self._stopping = False
         self._stopped_by: BaseException | None = None
         self._total = len(requests) if isinstance(requests, Sized) else None
-        self._counts = dict.fromkeys(("read", "done", "failed", "in_flight"), 0)
+        self._counts: dict[str, int] = {"read": 0, "done": 0, "failed": 0, "in_flight": 0}
 
     async def __aenter__(self) -> Self:
         settings = self._settings
