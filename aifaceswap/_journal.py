@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from operator import attrgetter
@@ -121,7 +121,7 @@ class Record:
         return error
 
     @contextmanager
-    def _readable(self) -> Iterator[None]:
+    def _readable(self) -> Generator[None]:
         try:
             yield
         except (ValueError, KeyError, AttributeError) as fault:
@@ -299,7 +299,7 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
 
 
 @contextmanager
-def _named(path: str) -> Iterator[None]:
+def _named(path: str) -> Generator[None]:
     """Nothing of sqlite's own comes out, and every error names the file."""
     try:
         yield
@@ -319,7 +319,7 @@ def _fault(path: str, error: sqlite3.Error) -> str:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
