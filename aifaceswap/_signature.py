@@ -24,6 +24,7 @@ TOLERANCE: Final = 300.0
 
 _MAX_HEADER = 1024
 _hex_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+_usual_header = re.compile(r"t=([0-9]+),v1=([0-9a-f]{64})").fullmatch
 
 
 def parse(
@@ -211,6 +212,8 @@ def _header_text(header: object) -> str:
 
 def _read_header(header: str) -> tuple[str, list[str]]:
     """The time as it was written, and the signatures that can be compared."""
+    if usual := _usual_header(header):
+        return usual[1], [usual[2]]
     stamps: list[str] = []
     signatures: list[str] = []
     for item in header.split(","):

@@ -21,7 +21,7 @@ from aifaceswap import (
     WebhookEvent,
 )
 from aifaceswap.emulator import Emulator, Limits
-from aifaceswap.webhooks import WebhookApp
+from aifaceswap.webhooks import WebhookApp, aiohttp_handler
 from webhooks.hooks import KEY, Message, body_of, serve_app, serve_asgi, serve_handler
 
 NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
@@ -159,6 +159,18 @@ async def test_a_server_tells_its_client(client: AsyncClient, serve: Any) -> Non
         assert (await receiver.post(body_of(id=swap.id))).status == 204
 
         assert (await wait).status == "done"
+
+
+@pytest.mark.parametrize("make", [WebhookApp, aiohttp_handler])
+async def test_a_client_with_a_server_relies_on_deliveries(
+    client: AsyncClient, emulator: Emulator, make: Any
+) -> None:
+    """From the first swap on, while the delivery is not overdue."""
+    make(None, KEY, client=client)
+    with pytest.raises(WaitTimeoutError):
+        await client.swaps.run(**URLS, timeout=40)
+
+    assert polls(emulator) == 0
 
 
 async def test_waits_end_also_where_the_handler_fails(client: AsyncClient) -> None:

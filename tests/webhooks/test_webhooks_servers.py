@@ -111,6 +111,7 @@ async def test_two_keys_during_a_rotation(serve: Serve) -> None:
 BODY = body_of()
 STALE = {HEADER: webhooks.sign(BODY, KEY, timestamp=1_760_000_000)}
 NO_JSON = b"no json"
+NO_EVENT = body_of(status=["tsk_1"])
 
 
 @pytest.mark.parametrize(
@@ -124,10 +125,23 @@ NO_JSON = b"no json"
         (BODY + b" ", signed(BODY)),
         (BODY, STALE),
         (NO_JSON, signed(NO_JSON)),
+        (NO_EVENT, signed(NO_EVENT)),
         (b"", signed(b"")),
         (b"[" * 100_000, signed(b"[" * 100_000)),
     ],
-    ids=["unsigned", "header", "bytes", "long", "key", "body", "stale", "json", "empty", "deep"],
+    ids=[
+        "unsigned",
+        "header",
+        "bytes",
+        "long",
+        "key",
+        "body",
+        "stale",
+        "json",
+        "event",
+        "empty",
+        "deep",
+    ],
 )
 async def test_what_is_not_to_be_believed(
     receiver: Receiver,
@@ -184,11 +198,12 @@ async def test_an_encoded_body_is_refused(
     assert events == []
 
 
-async def test_an_identity_encoding_is_none(receiver: Receiver, events: list[WebhookEvent]) -> None:
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_an_identity_encoding_is_none(receiver: Receiver, encoding: str) -> None:
     """It says that nothing was done."""
-    assert (
-        await receiver.post(BODY, signed(BODY, **{"Content-Encoding": "identity"}))
-    ).status == 204
+    headers = signed(BODY, **{"Content-Encoding": encoding})
+
+    assert (await receiver.post(BODY, headers)).status == 204
 
 
 @pytest.mark.parametrize("chunked", [False, True])
