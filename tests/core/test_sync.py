@@ -160,8 +160,12 @@ def test_a_blocking_client_is_not_pickled(blocking: Client) -> None:
 
 
 INTERRUPTED = """
-import sys, aifaceswap
+import asyncio, sys, aifaceswap
 client = aifaceswap.Client(sys.argv[1], base_url=sys.argv[2])
+async def tasks():
+    return len(asyncio.all_tasks())
+client.me()
+before = client._thread.run(tasks)
 print("ready", flush=True)
 try:
     client.swaps.run(source_url="https://example.com/forever.jpg",
@@ -169,6 +173,7 @@ try:
 except KeyboardInterrupt as error:
     print(error.__notes__, flush=True)
     client.me()
+    assert client._thread.run(tasks) == before
     client.close()
 """
 
@@ -192,7 +197,7 @@ def test_ctrl_c_ends_a_blocking_call_at_once(served: Emulator) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    while len(served.requests) < seen + 2:
+    while len(served.requests) < seen + 3:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
