@@ -213,6 +213,26 @@ async def test_a_journaled_row_that_has_become_invalid_is_refused(tmp_path: Path
     assert len(emulator.swaps) == 4
 
 
+async def test_others_who_take_slots_on_the_way_fail_no_row() -> None:
+    """The service refuses for a while; the run stands back and goes on."""
+    async with service() as (emulator, client):
+
+        async def others() -> None:
+            async with AsyncClient(
+                emulator.api_key, base_url=emulator.base_url, budget=None, max_retries=30
+            ) as other:
+                patient = other.with_options(deadline=3600)
+                for row in rows(6):
+                    await patient.swaps.create(source_url=row.source_url, target_url=row.target_url)
+
+        beside = asyncio.create_task(asyncio.wait_for(others(), 3600))
+        outcomes = await run(client, rows(40))
+        await beside
+    assert all(outcome.ok for outcome in outcomes)
+    assert len(emulator.swaps) == 46
+    assert any(request.status == 429 for request in emulator.requests)
+
+
 async def test_a_run_does_not_wait_for_swaps_of_others() -> None:
     """They hold slots, and nothing else."""
     async with service(duration=5.0, spread=0.0) as (_, client):
