@@ -15,6 +15,7 @@ from aifaceswap import (
     AsyncClient,
     Client,
     InvalidRequestError,
+    NotFoundError,
     Swap,
     SwapFailedError,
     WaitTimeoutError,
@@ -280,6 +281,41 @@ async def test_a_missed_delivery_is_noticed_and_looks_come_back(
 
     assert LIFE <= took[0] <= LIFE * 2
     assert max(took[1:]) <= LIFE * 1.25
+
+
+async def test_a_delivery_that_was_only_late_is_relied_on(
+    client: AsyncClient, emulator: Emulator
+) -> None:
+    """It came, after a look had found the end."""
+    client.expect_deliveries()
+    swap = await client.swaps.run(**URLS)
+    client.deliver(done(swap))
+    before = polls(emulator)
+    with pytest.raises(WaitTimeoutError):
+        await client.swaps.run(**URLS, timeout=40)
+
+    assert polls(emulator) == before
+
+
+async def test_one_delivery_ten_times_proves_no_more_than_once(
+    client: AsyncClient, emulator: Emulator
+) -> None:
+    """Looks go on as ever."""
+    for _ in range(10):
+        client.deliver(done("tsk_other"))
+    await client.swaps.run(**URLS)
+
+    assert polls(emulator) > 3
+
+
+async def test_old_deliveries_are_forgotten(client: AsyncClient) -> None:
+    """The newest thousand are remembered for waits that begin after them."""
+    for number in range(1001):
+        client.deliver(done(f"tsk_{number}"))
+
+    assert (await client.swaps.wait("tsk_1")).status == "done"
+    with pytest.raises(NotFoundError):
+        await client.swaps.wait("tsk_0")
 
 
 async def test_one_missed_among_many_is_found(world: World) -> None:

@@ -403,6 +403,14 @@ async def test_a_websocket_is_closed() -> None:
     assert await conversation({"type": "websocket"}) == [{"type": "websocket.close"}]
 
 
+async def test_nobody_is_answered_who_has_hung_up() -> None:
+    """There is nothing to send to."""
+    scope = {"type": "http", "method": "POST", "headers": []}
+    start = {"type": "http.request", "body": b"{", "more_body": True}
+
+    assert await conversation(scope, start, {"type": "http.disconnect"}) == []
+
+
 async def test_what_middleware_does_to_an_answer_stays_there() -> None:
     """The next answer begins without the headers that were added to the last."""
     scope = {"type": "http", "method": "GET", "headers": []}
