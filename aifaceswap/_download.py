@@ -8,7 +8,6 @@ import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -122,9 +121,11 @@ class _Fetch:
     async def run(self) -> None:
         clock = asyncio.get_running_loop().time
         ends = clock() + self.options.deadline
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
-                return await self._attempt(ends - clock())
+                await self._attempt(ends - clock())
             except AIFaceSwapError as error:
                 if isinstance(error, APIConnectionError):
                     error.attempts = attempt
@@ -132,8 +133,9 @@ class _Fetch:
                 wait = next_wait(attempt, error, ends - clock(), max_retries=retries)
                 if wait is None:
                     raise
+            else:
+                return
             await asyncio.sleep(wait)
-        return None
 
     async def _attempt(self, time_left: float) -> None:
         try:

@@ -10,7 +10,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from itertools import count
 from typing import Any, TypeVar
 
 import aiohttp
@@ -109,7 +108,9 @@ class Transport:
         """
         clock = asyncio.get_running_loop().time
         ends = clock() + options.deadline
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 answer = await self._attempt(call, options.timeout, ends)
                 return read(call, answer, attempt)
@@ -123,7 +124,6 @@ class Transport:
                     error.add_note(f"cancelled; idempotency key: {call.idempotency_key}")
                 raise
             await asyncio.sleep(wait)
-        raise AssertionError  # pragma: no cover - count() does not end
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; the next call opens new ones."""
