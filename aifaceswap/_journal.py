@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Generator, Sequence
+import threading
+from collections.abc import Generator
 from contextlib import contextmanager
 from enum import IntEnum
 from operator import attrgetter
@@ -151,6 +152,7 @@ class Journal:
         self._connection = connection
         self._path = path
         self._lock = anyio.Lock()
+        self._guard = threading.Lock()
         self._pending: list[tuple[Any, ...]] = []
         self._written = 0
         self._queued = 0
@@ -190,7 +192,7 @@ class Journal:
                 await to_thread.run_sync(self._close)
 
     def _close(self) -> None:
-        with _named(self._path):
+        with self._alone():
             self._connection.close()
 
     async def write(self, record: Record) -> None:
@@ -208,9 +210,7 @@ class Journal:
         async with self._lock:
             # Whoever came first has written for all who were waiting by then.
             if self._written < number:
-                batch, self._pending = self._pending, []
-                await to_thread.run_sync(self._commit, batch)
-                self._written += len(batch)
+                await to_thread.run_sync(self._flush)
 
     async def read(self, after: int) -> list[Record]:
         """Read the next rows in order.
@@ -245,27 +245,38 @@ class Journal:
         async with self._lock:
             return await to_thread.run_sync(self._counts)
 
-    def _commit(self, batch: Sequence[tuple[Any, ...]]) -> None:
-        with _named(self._path), _transaction(self._connection):
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch
-            )
+    def _flush(self) -> None:
+        with self._alone():
+            number = len(self._pending)
+            with _transaction(self._connection):
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    self._pending[:number],
+                )
+            del self._pending[:number]
+            self._written += number
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Use the connection; a thread goes on with it where its task was cancelled."""
+        with self._guard, _named(self._path):
+            yield
 
     def _read(self, after: int) -> list[Record]:
-        with _named(self._path):
+        with self._alone():
             rows = self._connection.execute(
                 "SELECT * FROM rows WHERE row > ? ORDER BY row LIMIT ?", (after, _CHUNK)
             )
             return [Record(*values) for values in rows]
 
     def _unfinished_ids(self) -> set[str]:
-        with _named(self._path):
+        with self._alone():
             query = "SELECT swap_id FROM rows WHERE state = ?"
             rows = self._connection.execute(query, (State.CREATED,))
             return {swap_id for (swap_id,) in rows}
 
     def _counts(self) -> dict[State, int]:
-        with _named(self._path):
+        with self._alone():
             rows = self._connection.execute("SELECT state, count(*) FROM rows GROUP BY state")
             try:
                 return {State(state): number for state, number in rows}

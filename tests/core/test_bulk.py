@@ -27,6 +27,7 @@ from aifaceswap import (
     SwapFailedError,
     SwapRequest,
 )
+from aifaceswap._journal import Journal, Record, State
 from aifaceswap.emulator import Emulator, Limits
 
 NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
@@ -352,6 +353,22 @@ async def test_a_journal_is_used_by_one_run_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match="in use by another run"):
             await run(client, rows(3), journal=journal)
         assert len([outcome async for outcome in outcomes]) == 3
+
+
+async def test_closing_waits_for_a_write_that_was_cancelled(tmp_path: Path) -> None:
+    """A thread goes on where its task was cancelled; the file must not be closed under it."""
+    for number in range(100):
+        journal = await Journal.open(tmp_path / "run.sqlite")
+        record = Record(row=number, state=State.MEANT, key="key", body=bytes(100_000))
+        write = asyncio.create_task(journal.write(record))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        write.cancel()
+        await asyncio.gather(write, return_exceptions=True)
+        await journal.close()
+    journal = await Journal.open(tmp_path / "run.sqlite")
+    assert {record.body for record in await journal.read(-1)} == {bytes(100_000)}
+    await journal.close()
 
 
 @pytest.mark.parametrize("kind", ["text", "another database", "another version", "damaged"])
