@@ -106,7 +106,7 @@ class AsyncClient:
             proxy=None if proxy is None else _checks.proxy(proxy),
         )
         self._core = _Core(transport, Watcher(transport, options), options)
-        self.swaps = AsyncSwaps(self._core)
+        self.swaps: AsyncSwaps = AsyncSwaps(self._core)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self._core.transport.base_url!r})"

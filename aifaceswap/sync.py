@@ -76,7 +76,7 @@ class Client:
             proxy=proxy,
         )
         self._thread = LoopThread()
-        self.swaps = Swaps(self._client.swaps, self._thread)
+        self.swaps: Swaps = Swaps(self._client.swaps, self._thread)
 
     def __repr__(self) -> str:
         return repr(self._client).replace("AsyncClient", type(self).__name__, 1)
