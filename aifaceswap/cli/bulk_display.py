@@ -34,7 +34,7 @@ class CountingBudget:
     """
 
     def __init__(self) -> None:
-        self.used = 0
+        self.used: int = 0
         self._budget = Budget()
 
     async def acquire(self, purpose: Purpose = "read", *, max_wait: float | None = None) -> Permit:
