@@ -9,12 +9,14 @@ from pathlib import Path
 
 import attrs
 
-from bench import budgets, bulk, creations, imports, waits
+from bench import budgets, bulk, creations, imports, life, parts, waits
 from bench.harness import CORES, Table, pin, versions
 
 BENCHMARKS = {
     "creations": creations.measure,
+    "parts": parts.measure,
     "imports": imports.measure,
+    "life": life.measure,
     "waits": waits.measure,
     "budgets": budgets.measure,
     "bulk": bulk.measure,
