@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from . import _ids, limits
+from . import _description, _ids, limits
 from ._messages import Answer, Request
 from ._problems import Problem, Refused, invalid, method_not_allowed, not_found
 from ._results import PREFIX as LINKS
@@ -74,6 +74,8 @@ class Api:
         try:
             if request.path.startswith(LINKS):
                 return self.results.answer(request, now)
+            if request.path == _description.PATH:
+                return _description.answer(request, PREFIX)
             account = self._authenticate(request)
             account.meter.admit(now)
             status, value = self._route(request)(account, request, now)
