@@ -1,4 +1,4 @@
-"""Every example in README and docs runs, against an emulator."""
+"""Every example in README and docs runs, against an emulator; every command prints what it says."""
 
 from __future__ import annotations
 
@@ -13,26 +13,21 @@ import pytest
 
 from aifaceswap import errors
 from aifaceswap.emulator import Emulator, Limits
+from doc_pages import DOCS, ROOT, Block, Command, Terminal, blocks, commands, fences, name_of, pages
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def examples() -> dict[str, str]:
-    """Each Python example by its page and line."""
-    found = {}
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for block in BLOCK.finditer(text):
-            if block[1] == "python":
-                line = text.count("\n", 0, block.start()) + 2
-                # Padded, so that a traceback names the line of the page.
-                found[f"{page.name}:{line}"] = "\n" * (line - 1) + block[2]
-    return found
-
-
-EXAMPLES = examples()
+PAGES = {name_of(page): page for page in pages()}
+EXAMPLES = {
+    f"{name}:{block.line}": block
+    for name, page in PAGES.items()
+    for block in blocks(page)
+    if block.language == "python" and not block.file
+}
+# Shown, not run: commands that install or need another machine, files, and drawings.
+ONLY_SHOWN = {"bash", "sh", "text", "toml", "yaml", "json", "ini"}
+# Pages whose commands are not compared yet.
+NOT_COMPARED = {"docs/command-line.md"}
+# Python for packages that need not be here; another test runs it and names the page.
+RUN_ELSEWHERE = "py"
 
 
 @pytest.fixture
@@ -45,18 +40,118 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulat
         yield emulator
 
 
+# --- examples and commands -------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("place", EXAMPLES)
-def test_an_example_runs(place: str, emulator: Emulator) -> None:
+@pytest.mark.usefixtures("emulator")
+def test_an_example_runs(place: str) -> None:
     """As it stands on its page, for a reader who has imported the package."""
+    block = EXAMPLES[place]
+    # Padded, so that a traceback names the line of the page.
+    code = compile("\n" * (block.line - 1) + block.text, place, "exec")
     namespace: dict[str, object] = {"__name__": "__main__"}
     exec("import aifaceswap", namespace)
-    exec(compile(EXAMPLES[place], place, "exec"), namespace)
+    exec(code, namespace)
+
+
+WITH_COMMANDS = [
+    name
+    for name, page in PAGES.items()
+    if name not in NOT_COMPARED and any(block.language == "console" for block in blocks(page))
+]
+
+
+@pytest.mark.parametrize("name", WITH_COMMANDS)
+def test_commands_print_what_the_page_shows(name: str, tmp_path: Path) -> None:
+    """Carried out in the page's order, with the files that the page tells to save."""
+    terminal = Terminal(tmp_path)
+    try:
+        for block in blocks(PAGES[name]):
+            if block.file:
+                terminal.save(block.file, block.text)
+            elif block.language == "console":
+                for command in commands(block):
+                    terminal.carry_out(command)
+    finally:
+        terminal.close()
+
+
+# --- nothing is left out ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_code_of_a_page_goes_unseen(name: str) -> None:
+    """Each block is one that is run, or of a kind that is only shown."""
+    page = PAGES[name]
+    found = blocks(page)
+
+    assert 2 * len(found) == fences(page), "a fence is indented, unnamed or not closed"
+    kinds = {block.language for block in found if block.language[0] != "{"}
+    assert kinds <= {"python", "console", RUN_ELSEWHERE, *ONLY_SHOWN}
+    if RUN_ELSEWHERE in kinds:
+        assert page.name in _other_tests(), f"no test runs the `py` blocks of {name}"
+
+
+def _other_tests() -> str:
+    folders = ("webhooks", "emulator", "core", "cli", "web", "docs")
+    files = (file for folder in folders for file in (ROOT / "tests" / folder).glob("test_*.py"))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_file_of_a_page_is_used(name: str) -> None:
+    """What a reader is told to save is what a command or another file then runs."""
+    found = blocks(PAGES[name])
+    said = "\n".join(block.text for block in found if block.language == "console")
+    for block in found:
+        if block.file:
+            stem = Path(block.file).stem
+            uses = said + "\n".join(other.text for other in found if other is not block)
+            assert re.search(rf"\b{stem}\b", uses), f"{block.file} is never run"
+            assert block.language != RUN_ELSEWHERE
+
+
+def test_every_page_below_docs_is_looked_at() -> None:
+    """Whatever Sphinx builds, in whatever folder, is in these tests."""
+    built = {path for path in DOCS.rglob("*") if path.suffix in {".md", ".rst", ".txt", ".ipynb"}}
+
+    assert {path for path in built if "_build" not in path.parts} <= {*PAGES.values()}
+
+
+# --- the checks themselves -------------------------------------------------------------------
+
+
+def test_a_command_is_compared_with_all_it_prints() -> None:
+    """Only `…` may differ: within a line, or as whole lines."""
+    shown = Command("x", "a … c\n…\nend")
+
+    assert shown.printed("a b c\nend")
+    assert shown.printed("a b c\n1\n2\nend")
+    assert not shown.printed("a b c\n1\nend\nmore")
+    assert not shown.printed("a b\nend")
+    assert shown.printed("a b c\nend\nmore", so_far=True)
+
+
+def test_a_wrong_page_is_told(tmp_path: Path) -> None:
+    """Another output, a failure without one, and output without a command are all errors."""
+    terminal = Terminal(tmp_path)
+    terminal.carry_out(Command("echo 1; exit 1", "1"))
+
+    with pytest.raises(AssertionError, match="is not"):
+        terminal.carry_out(Command("echo 1", "2"))
+    with pytest.raises(AssertionError, match="exit 1"):
+        terminal.carry_out(Command("exit 1", ""))
+    with pytest.raises(AssertionError, match="line 7"):
+        list(commands(Block("console", "1\n$ echo 1\n", 7)))
+
+
+# --- README, errors, links -------------------------------------------------------------------
 
 
 def test_the_readmes_main_job_does_what_it_says(tmp_path: Path) -> None:
     """One command from a checkout to a picture."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    install, _, command = BLOCK.findall(text)[0][1].strip().partition(" && ")
+    install, _, command = blocks(ROOT / "README.md")[0].text.strip().partition(" && ")
     assert install == "pip install '.[cli]'"
     words = shlex.split(command)
     assert words[0] == "aifaceswap"
@@ -71,12 +166,12 @@ def test_the_tree_on_the_errors_page_is_the_one_in_the_code() -> None:
     """Both show the same picture."""
     assert errors.__doc__ is not None
     drawn = [line.strip() for line in errors.__doc__.splitlines() if "──" in line]
-    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    page = (DOCS / "errors.md").read_text(encoding="utf-8")
     assert drawn == [line.strip() for line in page.splitlines() if "──" in line]
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
     """No page points at one that does not exist."""
-    for page in PAGES:
+    for name, page in PAGES.items():
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} → {target}"
+            assert (page.parent / target).exists(), f"{name} → {target}"
