@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from bench import budgets, bulk, creations, imports, life, parts, waits
+from bench import budgets, bulk, creations, imports, life, parts, waits, webhooks
 from bench.harness import CORES, Table, pin, versions
 
 BENCHMARKS = {
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "waits": waits.measure,
     "budgets": budgets.measure,
     "bulk": bulk.measure,
+    "webhooks": webhooks.measure,
 }
 # Distributions whose versions stand with the results.
 MEASURED = ["aifaceswap", "aiohttp", "anyio", "attrs", "cattrs"]
