@@ -183,6 +183,8 @@ def _read_face_index(body: dict[str, object]) -> int | None:
     value = body.get("target_face_index")
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON has one kind of number: 1.0 is 1
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise invalid("target_face_index: must be an integer of at least 0.")
     return value
