@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nox
 
@@ -68,11 +69,20 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def nightly(session: nox.Session) -> None:
+    """The test suite with pre-releases of all dependencies, on the Python that runs nox."""
+    session.install("--pre", "--upgrade", ".[cli]", *_group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
 def typing(session: nox.Session) -> None:
     """Mypy and pyright, both strict."""
     session.install("-e", ".[cli]", *_group("typing"))
     session.run("mypy")
     session.run("pyright")
+    # Every public name has a type that each type checker reads in the same way.
+    session.run("pyright", "--verifytypes", "aifaceswap", "--ignoreexternal")
 
 
 @nox.session
@@ -91,11 +101,39 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Wheel and sdist in dist/, fit for upload: their contents, and the same bytes twice."""
+    session.install(*_group("release"))
+    shutil.rmtree("dist", ignore_errors=True)
+    # With the backend installed above: a build that needs no network can be repeated.
+    session.run("python", "-m", "build", "--no-isolation", env={"SOURCE_DATE_EPOCH": None})
+    built = sorted(map(str, Path("dist").resolve().iterdir()))
+    session.run("twine", "check", "--strict", *built)
+    session.install(f"{built[0]}[cli]")
+    env = {"AIFACESWAP_DIST": str(Path("dist").resolve())}
+    session.run("pytest", "tests/release", *session.posargs, env=env)
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """The security of the GitHub workflows."""
+    session.install(*_group("workflows"))
+    session.run("zizmor", "--offline", "--persona=pedantic", "--strict-collection", ".github")
+
+
+@nox.session
 def crashes(session: nox.Session) -> None:
     """Bulk runs killed at 200 random moments; the tests do the same with a few."""
     session.install(".[cli]", *_group("test"))
     env = {"AIFACESWAP_KILLS": "200"}
     session.run("pytest", "tests/core/test_crashes.py", "--timeout=1800", env=env)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Ten million random webhook deliveries; the tests try a few thousand."""
+    session.install(".")
+    session.run("python", "tests/webhooks/fuzz.py", *(session.posargs or ["10000000"]))
 
 
 @nox.session
