@@ -251,9 +251,9 @@ class _Rounds:
         return max(_SHORTEST_PATIENCE, _OVERDUE * typical) if typical else _FIRST_PATIENCE
 
     def _is_relied_on(self, wait: _Wait) -> bool:
-        """Whether a delivery is expected to end this wait."""
+        """Whether a delivery is expected to end this wait; who shows progress wants looks."""
         has_webhook = wait.seen is not None and wait.seen.webhook_url is not None
-        return has_webhook and self._told.is_reliable
+        return has_webhook and wait.on_look is None and self._told.is_reliable
 
     def _interval(self, waits: list[_Wait]) -> float:
         """Seconds from the last look to the next."""

@@ -268,6 +268,19 @@ async def test_swaps_without_a_webhook_are_looked_at_as_ever(world: World) -> No
     assert polls(world.emulator) > 3
 
 
+async def test_who_shows_progress_is_shown_it(world: World) -> None:
+    """A wait with `on_look` has its looks; the delivery ends it all the same."""
+    world.client.expect_deliveries()
+    swap = await world.client.swaps.create(**URLS)
+    shown: list[float] = []
+    began = now()
+    await world.client.swaps.wait(swap, on_look=lambda seen: shown.append(seen.progress or 0))
+
+    assert shown == sorted(shown)
+    assert 3 < polls(world.emulator) < LIFE
+    assert now() - began <= LIFE + 0.1
+
+
 async def test_a_missed_delivery_is_noticed_and_looks_come_back(
     client: AsyncClient, emulator: Emulator
 ) -> None:
