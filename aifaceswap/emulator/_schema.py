@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 
-from ._problems import invalid
+from ._problems import Problem, Refused, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,9 +105,9 @@ def read_swap(value: object) -> SwapParams:
     body = cast("dict[str, object]", value)
     return SwapParams(
         _read_type(body),
-        _require_url(body, "source_url"),
-        _require_url(body, "target_url"),
-        _require_url(body, "webhook_url") if body.get("webhook_url") is not None else None,
+        _read_source(body, "source_url"),
+        _read_source(body, "target_url"),
+        _read_webhook(body),
         _read_face_index(body),
         _read_enhancer(body),
         _read_metadata(body),
@@ -122,35 +122,52 @@ def _read_type(body: dict[str, object]) -> str:
     raise invalid(f"type: must be {' or '.join(map(repr, TYPES))}.")
 
 
-def _require_url(body: dict[str, object], field: str) -> str:
+def _read_source(body: dict[str, object], field: str) -> str:
+    url, host = _read_url(body, field)
+    if not _is_public(host):
+        raise Refused(_unreachable(field))
+    return url
+
+
+def _read_webhook(body: dict[str, object]) -> str | None:
+    if body.get("webhook_url") is None:
+        return None
+    url, host = _read_url(body, "webhook_url")
+    if not _is_public(host):
+        raise invalid("webhook_url: must be on a public host.")
+    return url
+
+
+def _read_url(body: dict[str, object], field: str) -> tuple[str, str]:
     value = body.get(field)
     if not isinstance(value, str):
         raise invalid(f"{field}: must be a public https URL.")
-    if flaw := _find_url_flaw(value):
-        raise invalid(f"{field}: {flaw}.")
-    return value
+    plain = _PLAIN_URL.fullmatch(value)
+    if plain and len(value) <= LONGEST_URL:
+        return value, plain[1]
+    try:
+        return value, _find_host(value)
+    except ValueError as error:
+        raise invalid(f"{field}: {error}.") from None
 
 
-def _find_url_flaw(url: str) -> str | None:
-    plain = _PLAIN_URL.fullmatch(url)
-    if plain and len(url) <= LONGEST_URL and _is_public(plain[1]):
-        return None
-    return _find_rare_url_flaw(url)
-
-
-def _find_rare_url_flaw(url: str) -> str | None:
+def _find_host(url: str) -> str:
     if len(url) > LONGEST_URL:
-        return f"must have at most {LONGEST_URL} characters"
+        raise ValueError(f"must have at most {LONGEST_URL} characters")
     if _UNSAFE.search(url):
-        return "must be a public https URL without spaces and control characters"
+        raise ValueError("must be a public https URL without spaces and control characters")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 (reading it checks it)
     except ValueError:
-        return "must be a public https URL"
-    if parts.scheme != "https":
-        return "must be an https URL"
-    return None if _is_public(parts.hostname or "") else "must be on a public host"
+        raise ValueError("must be a public https URL") from None
+    if parts.scheme != "https" or not parts.hostname:
+        raise ValueError("must be an https URL")
+    return parts.hostname
+
+
+def _unreachable(field: str) -> Problem:
+    return Problem(400, "source_unreachable", f"{field}: must be on a public host.")
 
 
 @functools.lru_cache(maxsize=1024)
