@@ -86,7 +86,7 @@ async def worlds(client: AsyncClient, blocking: Client, event: WebhookEvent) -> 
     _client: Client = client  # type: ignore[assignment]
     _asynchronous: AsyncClient = blocking  # type: ignore[assignment]
     _swap: Swap = client.swaps.get("tsk_1")  # type: ignore[assignment]
-    await client.deliver(event)  # type: ignore[misc]
+    await client.deliver(event)  # type: ignore[misc, func-returns-value]
     async with blocking:  # type: ignore[attr-defined]
         pass
     with client:  # type: ignore[attr-defined]
