@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
@@ -16,14 +16,17 @@ from ._problems import Problem, Refused, invalid, method_not_allowed, not_found
 from ._results import PREFIX as LINKS
 from ._schema import read_json, read_limit, read_query, read_swap
 from .clock import iso
+from .faults import CODES, Reset, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, TypeAlias
 
+    from ._injector import Injector
     from ._outbox import Outbox
     from ._results import Results
     from ._state import Account, State, Swap
+    from .faults import RequestAction
 
     Reply: TypeAlias = tuple[int, dict[str, object]]
     Handler: TypeAlias = Callable[[Account, Request, float], Reply]
@@ -38,6 +41,8 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _JSON = ("Content-Type", "application/json")
 _NOT_JSON = Problem(415, "unsupported_media_type", "Content-Type must be application/json.")
 _NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1.")
+_NOTHING = Answer(0, (), b"")
+_UNDONE = Reset(commit=False)
 _ENCODED = Problem(415, "unsupported_media_type", "Content-Encoding is not supported.")
 
 
@@ -48,6 +53,7 @@ class Api:
     state: State
     results: Results
     outbox: Outbox
+    faults: Injector
     lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     log: deque[tuple[float, Request, int, str]] = attrs.field(init=False)
     _served: int = attrs.field(default=0, init=False)
@@ -65,13 +71,22 @@ class Api:
         with self.lock:
             request_id = _ids.make_id(self.state.seed, "req", self._served)
             self._served += 1
-            answer = self._dispatch(request, now, request_id)
+            undone = request.fault is not None and request.fault == _UNDONE
+            answer = _NOTHING if undone else self._dispatch(request, now, request_id)
             self.log.append((now, request, answer.status, request_id))
         return answer
+
+    def find_fault(self, method: str, path: str) -> RequestAction | None:
+        """What strikes this request, if anything does."""
+        with self.lock:
+            return self.faults.strike_request(method, path.removeprefix(PREFIX))
 
     def _dispatch(self, request: Request, now: float, request_id: str) -> Answer:
         account = None
         try:
+            if isinstance(request.fault, Status):
+                account = self.state.find_account(request.headers.get("Authorization"))
+                _refuse(request.fault)
             if request.path.startswith(LINKS):
                 return self.results.answer(request, now)
             if request.path == _description.PATH:
@@ -165,6 +180,15 @@ class Api:
         if swap.life.extra:
             value |= swap.life.extra
         return value
+
+
+def _refuse(action: Status) -> NoReturn:
+    code = action.code or CODES.get(action.status, "error")
+    wait = action.retry_after
+    headers = (
+        () if wait is None else (("Retry-After", wait if isinstance(wait, str) else f"{wait:g}"),)
+    )
+    raise Refused(Problem(action.status, code, action.message, headers))
 
 
 def describe(problem: Problem, request_id: str) -> dict[str, object]:

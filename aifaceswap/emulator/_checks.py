@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -15,32 +17,43 @@ if TYPE_CHECKING:
     Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
 
 
+T = TypeVar("T")
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
 def number(
     *,
     least: float = 0.0,
     above: float | None = None,
+    below: float = math.inf,
+    most: float = math.inf,
     optional: bool = False,
 ) -> Validator:
-    """A validator for a finite number of at least `least`, or greater than `above`."""
+    """A validator for a finite number in these bounds; `above` takes the place of `least`."""
     wanted = f"at least {least:g}" if above is None else f"greater than {above:g}"
+    wanted += f" and less than {below:g}" if below < math.inf else ""
+    wanted += f" and at most {most:g}" if most < math.inf else ""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if optional and value is None:
             return
-        require_number(attribute.name, value)
-        fits = value >= least if above is None else value > above  # type: ignore[operator]
-        if not fits:
+        given = require_number(attribute.name, value)
+        fits = given >= least if above is None else given > above
+        if not (fits and given < below and given <= most):
             raise ValueError(f"{attribute.name} must be {wanted}, not {value!r}")
 
     return check
 
 
-def require_number(name: str, value: object) -> None:
-    """Raise unless `value` is a finite int or float."""
+def require_number(name: str, value: object) -> float:
+    """Return `value`, or raise unless it is a finite int or float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, not {value!r}")
+    return value
 
 
 def whole(*, least: int, most: int | None = None, optional: bool = False) -> Validator:
@@ -66,6 +79,107 @@ def instance(kind: type, wanted: str) -> Validator:
             raise TypeError(f"{attribute.name} must be {wanted}, not {value!r}")
 
     return check
+
+
+def all_of(kind: type) -> Validator:
+    """A validator for a sequence of instances of `kind`."""
+
+    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, Sequence):
+            raise TypeError(f"{attribute.alias} must be a list of {kind.__name__}, not {value!r}")
+        for place, item in enumerate(cast("Sequence[object]", value)):
+            require_instance(f"{attribute.alias}[{place}]", item, kind)
+
+    return check
+
+
+def require_instance(name: str, value: object, kind: type) -> None:
+    """Raise unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}(...), not {value!r}")
+
+
+def one_of(*values: str) -> Validator:
+    """A validator for one of these strings."""
+
+    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value not in values:
+            wanted = " or ".join(map(repr, values))
+            raise ValueError(f"{attribute.name} must be {wanted}, not {value!r}")
+
+    return check
+
+
+def yes_or_no(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be True or False, not {value!r}")
+
+
+def text(*, empty: bool = False, lines: bool = False, optional: bool = False) -> Validator:
+    """A validator for a str that UTF-8 can say, on one line unless `lines`."""
+
+    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if optional and value is None:
+            return
+        if not isinstance(value, str):
+            raise TypeError(f"{attribute.name} must be a str, not {value!r}")
+        if not value and not empty:
+            raise ValueError(f"{attribute.name} must not be empty")
+        if not (value.isprintable() or (lines and _is_unicode(value))):
+            raise ValueError(f"{attribute.name} must be printable text, not {value!r}")
+
+    return check
+
+
+def _is_unicode(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def as_tuple(value: Sequence[T]) -> tuple[T, ...]:
+    """A converter: a list becomes a tuple, and whatever else is left to the validator."""
+    return tuple(value) if isinstance(value, list) else cast("tuple[T, ...]", value)
+
+
+def headers(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for a mapping of header names to values."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{attribute.name} must be a dict, not {value!r}")
+    for name, content in cast("Mapping[object, object]", value).items():
+        _require_header_name(attribute.name, name)
+        require_header_value(f"{attribute.name}[{name!r}]", content)
+
+
+def header_names(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for a tuple of header names."""
+    if not isinstance(value, tuple):
+        raise TypeError(f"{attribute.name} must be a list of header names, not {value!r}")
+    for name in cast("tuple[object, ...]", value):
+        _require_header_name(attribute.name, name)
+
+
+def _require_header_name(field: str, name: object) -> None:
+    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{field} must name headers such as 'Retry-After', not {name!r}")
+
+
+def require_header_value(field: str, value: object) -> None:
+    """Raise unless `value` can stand in a header: Latin-1 on one line."""
+    if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+        raise ValueError(f"{field} must be a header's value on one line, not {value!r}")
+
+
+def header_value(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for what can stand in a header."""
+    require_header_value(attribute.name, value)
+
+
+def retry_after(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for None, seconds of at least 0, or a header's value."""
+    if isinstance(value, str):
+        require_header_value(attribute.name, value)
+    elif value is not None and require_number(attribute.name, value) < 0:
+        raise ValueError(f"{attribute.name} must be at least 0, not {value!r}")
 
 
 def bearer_token(_: object, attribute: attrs.Attribute[Any], value: object) -> None:

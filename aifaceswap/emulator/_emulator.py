@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.from_thread
@@ -13,19 +13,23 @@ import attrs
 from . import _checks
 from ._api import PREFIX, Api
 from ._courier import Courier
+from ._injector import Injector
 from ._outbox import Outbox
 from ._records import describe_request, describe_swap
 from ._results import Results
 from ._server import Gate, Server
 from ._state import State
 from .clock import Clock, RealClock, VirtualClock
+from .faults import Fault
 from .limits import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from ._outbox import DeliveryRecord
     from ._records import RequestRecord, SwapRecord
+    from .faults import FaultRecord
 
 #: The key that an emulator knows unless told otherwise.
 DEFAULT_API_KEY: Final = "key_emulator"
@@ -55,6 +59,7 @@ class Emulator:
         result_ttl: Seconds that a `result_url` is valid.
         deliver_to: The origin that webhooks are posted to in place of that of their
             `webhook_url`, such as `http://127.0.0.1:8000`; None: nowhere.
+        faults: What goes wrong, see `Fault`; as an attribute: what became of each.
 
     Raises:
         ValueError: An argument is out of range; the message names it.
@@ -78,7 +83,10 @@ class Emulator:
     spread: float = attrs.field(default=0.0, validator=_checks.number())
     result_ttl: float = attrs.field(default=3600.0, validator=_checks.number(above=0.0))
     deliver_to: str | None = attrs.field(default=None, validator=_checks.loopback_origin)
-    _api: Api = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
+    _faults: tuple[Fault, ...] = attrs.field(
+        default=(), repr=False, converter=_checks.as_tuple, validator=_checks.all_of(Fault)
+    )
+    _gate: Gate = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
     _running: _Running | None = attrs.field(
         init=False, default=None, repr=False, on_setattr=attrs.setters.NO_OP
     )
@@ -93,7 +101,16 @@ class Emulator:
             )
         state = State(self.seed, self.limits, self.duration, self.spread, self.credits)
         state.add_account(self.api_key)
-        self._api = Api(state, Results(state, self.result_ttl), Outbox(self.deliver_to))
+        injector = Injector(self.seed)
+        for fault in self._faults:
+            injector.add(fault)
+        results = Results(state, self.result_ttl)
+        api = Api(state, results, Outbox(self.deliver_to, injector), injector)
+        self._gate = Gate(api, self.clock)
+
+    @property
+    def _api(self) -> Api:
+        return self._gate.api
 
     @property
     def origin(self) -> str:
@@ -141,6 +158,101 @@ class Emulator:
         """The latest webhook deliveries that came due, oldest first: at most 10,000."""
         with self._api.lock:
             return tuple(delivery.record() for delivery in self._api.outbox.deliveries)
+
+    @property
+    def faults(self) -> tuple[FaultRecord, ...]:
+        """Every fault, in order, and how often it has struck."""
+        with self._api.lock:
+            return tuple(self._api.faults.records())
+
+    def add_fault(self, fault: Fault) -> int:
+        """Switch a fault on, behind those that are there; from any thread.
+
+        Returns:
+            Its number, for `remove_fault()`.
+
+        Raises:
+            TypeError: It is no `Fault`.
+        """
+        _checks.require_instance("fault", fault, Fault)
+        with self._api.lock:
+            return self._api.faults.add(fault)
+
+    def remove_fault(self, number: int) -> None:
+        """Switch a fault off.
+
+        Raises:
+            KeyError: There is none with this number.
+        """
+        with self._api.lock:
+            self._api.faults.remove(number)
+
+    def clear_faults(self) -> None:
+        """Switch all faults off."""
+        with self._api.lock:
+            self._api.faults.clear()
+
+    def redeliver(self, delivery_id: str) -> None:
+        """Attempt a webhook delivery once more, now, whatever became of it; from any thread.
+
+        Args:
+            delivery_id: The `id` of one of `deliveries`.
+
+        Raises:
+            KeyError: There is no such delivery.
+            ValueError: There is nowhere to deliver it to.
+        """
+        with self._api.lock:
+            self._api.outbox.redeliver(delivery_id, self.clock.now())
+        if self._running is not None:
+            self._running.call(self._running.courier.wake)
+
+    def reset(
+        self,
+        *,
+        faults: Sequence[Fault] | None = None,
+        credits: float | None = None,  # noqa: A002 (the API's word)
+        limits: Limits | None = None,
+        duration: float | None = None,
+        deliver_to: str | None = None,
+    ) -> None:
+        """Be as if freshly started, on the same port; from any thread.
+
+        Swaps, requests, deliveries, faults, credits, keys and counters are gone, ids begin anew,
+        and a `VirtualClock` is back at its start. A request that is on its way is still answered,
+        as of before, and leaves no trace; one that is held by a fault is cut off.
+
+        Args:
+            faults: In place of those of the constructor, until the next reset; the others alike.
+            credits: The balance.
+            limits: The rate limits of each key.
+            duration: Seconds from creation to the end of a swap.
+            deliver_to: The origin that webhooks are posted to.
+
+        Raises:
+            ValueError: An argument is out of range; the message names it.
+            TypeError: An argument is of a wrong type; the message names it.
+        """
+        given = {
+            "faults": faults,
+            "credits": credits,
+            "limits": limits,
+            "duration": duration,
+            "deliver_to": deliver_to,
+        }
+        changes: dict[str, Any] = {
+            name: value for name, value in given.items() if value is not None
+        }
+        fresh = attrs.evolve(self, **changes)
+        self.clock.restart()
+        self._install(fresh._api)
+
+    def _install(self, api: Api) -> None:
+        api.results.origin = self._api.results.origin
+        self._gate.api = api
+        if self._running is not None:
+            self._running.call(self._gate.let_go)
+            self._running.call(self._running.courier.drop_all)
 
     def advance(self, seconds: float) -> None:
         """Move the `VirtualClock` on; from any thread.
@@ -217,10 +329,10 @@ class Emulator:
         loop = asyncio.get_running_loop()
         self.clock.bind(loop)
         host = "127.0.0.1" if self.host == "localhost" else self.host
-        server = Server(Gate(self._api, self.clock), host, self.port)
+        server = Server(self._gate, host, self.port)
         port = await server.start()
         self._api.results.origin = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        courier = Courier(self._api, self.clock)
+        courier = Courier(self._gate)
         self._running = _Running(loop, server, courier, loop.create_task(courier.run()))
         return self
 
@@ -260,6 +372,13 @@ class _Running:
     server: Server
     courier: Courier
     task: asyncio.Task[None]
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function in the loop: now where that is here."""
+        if asyncio._get_running_loop() is self.loop:
+            function()
+        else:
+            self.loop.call_soon_threadsafe(function)
 
 
 @attrs.frozen(eq=False)

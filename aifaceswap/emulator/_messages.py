@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ._problems import Problem
+    from .faults import RequestAction
 
 
 @attrs.frozen(eq=False)
@@ -23,6 +24,7 @@ class Request:
         headers: Names match in any case.
         body: The bytes as sent, still encoded where there is a Content-Encoding.
         flaw: What was wrong with the body, where it could not be read whole.
+        fault: What strikes it, if a fault does.
     """
 
     method: str
@@ -31,6 +33,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes = b""
     flaw: Problem | None = None
+    fault: RequestAction | None = None
 
 
 @attrs.frozen(eq=False)

@@ -12,12 +12,16 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from . import _ids
 from .clock import TICK
+from .faults import Drop, Late, Reorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._injector import Injector
     from ._state import Swap
+    from .faults import WebhookAction
 
 #: Seconds between the attempts of one delivery.
 BACKOFF: Final = (5.0, 30.0, 120.0, 600.0)
@@ -45,12 +49,14 @@ class DeliveryAttempt:
         headers: The headers that the emulator set.
         status: The receiver's status, or None where there was no answer.
         error: What went wrong where there was no answer, or None.
+        fault: What has struck it, or None.
     """
 
     at: float
     headers: tuple[tuple[str, str], ...]
     status: int | None
     error: str | None
+    fault: WebhookAction | None = None
 
 
 @attrs.frozen
@@ -58,15 +64,18 @@ class DeliveryRecord:
     """One webhook delivery and what became of it.
 
     Attributes:
+        id: `dlv_…`: what `redeliver()` knows it by.
         swap_id: The swap that ended.
         event: `swap.completed` or `swap.failed`.
         webhook_url: What the swap's creator asked for.
         url: Where it is posted to, or None where it is undeliverable.
-        state: `pending`, `delivered`, `failed` (all attempts used up) or `undeliverable`.
+        state: `pending`, `delivered`, `failed` (all attempts used up), `undeliverable`, or
+            `dropped` by a fault.
         body: The bytes that are posted, the same at each attempt; empty before the first.
         attempts: Oldest first.
     """
 
+    id: str
     swap_id: str
     event: str
     webhook_url: str
@@ -78,12 +87,20 @@ class DeliveryRecord:
 
 @attrs.define(eq=False)
 class Delivery:
-    """A delivery under way."""
+    """A delivery under way.
 
+    Attributes:
+        due: When its next attempt is; infinity where none is planned.
+        delayed: Whether a fault has put off the next attempt, which no fault strikes again.
+    """
+
+    id: str
     swap: Swap
     url: str | None
     state: str
     body: bytes = b""
+    due: float = math.inf
+    delayed: bool = False
     attempts: list[DeliveryAttempt] = attrs.field(factory=list[DeliveryAttempt], init=False)
 
     @property
@@ -91,14 +108,10 @@ class Delivery:
         """What happened to the swap."""
         return "swap.failed" if self.swap.life.fails else "swap.completed"
 
-    def headers(self, now: float) -> tuple[tuple[str, str], ...]:
-        """The headers of an attempt made at `now`."""
-        signature = sign(self.swap.owner.api_key, self.body, int(now))
-        return (("Content-Type", "application/json"), (SIGNATURE_HEADER, signature))
-
     def record(self) -> DeliveryRecord:
         """What can be said about it now."""
         return DeliveryRecord(
+            id=self.id,
             swap_id=self.swap.id,
             event=self.event,
             webhook_url=self.swap.params.webhook_url or "",
@@ -114,6 +127,7 @@ class Outbox:
     """Deliveries, ordered by when they are due."""
 
     deliver_to: str | None
+    faults: Injector
     deliveries: deque[Delivery] = attrs.field(init=False, factory=lambda: deque(maxlen=KEPT))
     on_change: Callable[[], None] = attrs.field(init=False, default=lambda: None)
     # A swap until its delivery begins: an outbox may hold very many of them.
@@ -121,6 +135,8 @@ class Outbox:
         init=False, factory=list[tuple[float, int, "Swap | Delivery"]]
     )
     _pushed: int = attrs.field(init=False, default=0)
+    _begun: int = attrs.field(init=False, default=0)
+    _held_back: list[Delivery] = attrs.field(init=False, factory=list[Delivery])
 
     def add(self, swap: Swap) -> None:
         """Plan the delivery for when `swap` ends, if it does."""
@@ -135,6 +151,8 @@ class Outbox:
 
     def _push(self, when: float, item: Swap | Delivery) -> None:
         self._pushed += 1
+        if isinstance(item, Delivery):
+            item.due = when
         heapq.heappush(self._due, (when, self._pushed, item))
         if self._due[0][2] is item:
             self.on_change()
@@ -143,21 +161,49 @@ class Outbox:
         """When the next attempt is due; infinity where nothing is planned."""
         return self._due[0][0] if self._due else math.inf
 
-    def take_due(self, now: float) -> list[Delivery]:
-        """Take out the deliveries whose next attempt is due and can be made."""
-        taken: list[Delivery] = []
+    def take_due(self, now: float) -> list[tuple[Delivery, WebhookAction | None]]:
+        """Take out the deliveries whose next attempt is to be made now, and what strikes it."""
+        taken: list[tuple[Delivery, WebhookAction | None]] = []
         while self.next_due() <= now + TICK:
-            item = heapq.heappop(self._due)[2]
-            delivery = item if isinstance(item, Delivery) else self._begin(item)
-            if delivery.url is not None:
-                taken.append(delivery)
+            when, _, item = heapq.heappop(self._due)
+            delivery = item if isinstance(item, Delivery) else self._begin(item, when)
+            if delivery.url is not None and delivery.due == when:
+                delivery.due = math.inf
+                action = self._find_fault(delivery)
+                if not self._put_off(delivery, action, now):
+                    taken.append((delivery, action))
         return taken
 
-    def _begin(self, swap: Swap) -> Delivery:
+    def _begin(self, swap: Swap, when: float) -> Delivery:
         url = self._redirect(swap.params.webhook_url or "")
-        delivery = Delivery(swap, url, "undeliverable" if url is None else "pending")
+        delivery = Delivery(
+            _ids.make_id(self.faults.seed, "dlv", self._begun),
+            swap,
+            url,
+            "undeliverable" if url is None else "pending",
+            due=when,
+        )
+        self._begun += 1
         self.deliveries.append(delivery)
         return delivery
+
+    def _find_fault(self, delivery: Delivery) -> WebhookAction | None:
+        delayed, delivery.delayed = delivery.delayed, False
+        return None if delayed else self.faults.strike_webhook(delivery.event)
+
+    def _put_off(self, delivery: Delivery, action: WebhookAction | None, now: float) -> bool:
+        match action:
+            case Drop():
+                delivery.state = "dropped"
+            case Late(seconds):
+                delivery.delayed = True
+                self._push(now + seconds, delivery)
+            case Reorder():
+                delivery.delayed = True
+                self._held_back.append(delivery)
+            case _:
+                return False
+        return True
 
     def finish_attempt(self, delivery: Delivery, attempt: DeliveryAttempt, now: float) -> None:
         """Note what became of an attempt; plan the next where one is needed."""
@@ -168,3 +214,22 @@ class Outbox:
             delivery.state = "failed"
         else:
             self._push(now + BACKOFF[len(delivery.attempts) - 1], delivery)
+        held_back, self._held_back = self._held_back, []
+        for other in held_back:
+            self._push(now, other)
+
+    def redeliver(self, delivery_id: str, now: float) -> None:
+        """Plan one more attempt for now.
+
+        Raises:
+            KeyError: There is no such delivery.
+            ValueError: There is nowhere to deliver it to.
+        """
+        for delivery in self.deliveries:
+            if delivery.id == delivery_id:
+                if delivery.url is None:
+                    raise ValueError(f"{delivery_id} is undeliverable: give deliver_to")
+                delivery.state = "pending"
+                self._push(now, delivery)
+                return
+        raise KeyError(delivery_id)

@@ -9,6 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from ._messages import Request
     from ._state import Swap
+    from .faults import RequestAction
 
 
 @attrs.frozen
@@ -20,9 +21,10 @@ class RequestRecord:
         method: As received; empty where the request was not HTTP.
         path: Without the query, not decoded.
         query: Not decoded.
-        status: The answer's status.
+        status: The answer's status; 0 where a `Reset(commit=False)` left none.
         request_id: The answer's `req_…`.
         idempotency_key: From the header, or None.
+        fault: What has struck it, or None.
         headers: As received, in order; they hold the API key and are in no repr.
         body: The bytes as received.
     """
@@ -34,6 +36,7 @@ class RequestRecord:
     status: int
     request_id: str
     idempotency_key: str | None
+    fault: RequestAction | None
     headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
 
@@ -84,6 +87,7 @@ def describe_request(entry: tuple[float, Request, int, str]) -> RequestRecord:
         status=status,
         request_id=request_id,
         idempotency_key=request.headers.get("Idempotency-Key"),
+        fault=request.fault,
         headers=tuple(request.headers.items()),
         body=request.body,
     )

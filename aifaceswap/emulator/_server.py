@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 from aiohttp import web
 
+from ._breakage import BrokenAnswer, Silence
 from ._messages import Answer, Request
 from ._problems import Problem
+from .clock import http_date
+from .faults import Latency, Status
 
 if TYPE_CHECKING:
     from ._api import Api
     from .clock import Clock
+    from .faults import RequestAction
 
 #: Seconds of the event loop that a client has for sending a body.
 BODY_TIMEOUT: Final = 30.0
+
+#: Seconds of the event loop that a connection may be idle, or may take for a request's head.
+IDLE_TIMEOUT: Final = 75.0
 
 #: The largest body that is read, in bytes: what aiohttp reads unless told otherwise.
 LARGEST_BODY: Final = 1024 * 1024
@@ -31,9 +39,13 @@ _OURS = Problem(500, "internal_error", "The emulator failed: please report it.")
 
 
 class _Connection(web.RequestHandler):
-    """Answers in the API's own form where aiohttp would answer by itself."""
+    """Answers in the API's own form where aiohttp would answer by itself.
 
-    __slots__ = ("_gate",)
+    Attributes:
+        doomed: Whether it is closed when the next request has come.
+    """
+
+    __slots__ = ("_gate", "_lost", "doomed")
 
     def __init__(self, manager: _Manager, gate: Gate) -> None:
         super().__init__(
@@ -42,8 +54,26 @@ class _Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]
             # The API sees the bytes as sent: no silent un-gzipping, no bombs.
             auto_decompress=False,
+            keepalive_timeout=IDLE_TIMEOUT,
         )
         self._gate = gate
+        self._lost = asyncio.Event()
+        self.doomed = False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of a request that is held."""
+        super().connection_lost(exc)
+        self._lost.set()
+
+    async def hold(self, seconds: float | None = None) -> None:
+        """Wait so long, or until the connection has gone."""
+        self._gate.held.add(self)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._lost.wait()
+        finally:
+            self._gate.held.discard(self)
 
     def handle_error(
         self,
@@ -79,21 +109,48 @@ class Gate:
 
     api: Api
     clock: Clock
+    held: set[_Connection] = attrs.field(factory=set[_Connection], init=False)
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request, api: Api | None = None) -> Answer:
         """Answer one request now."""
-        return self.api.answer(request, self.clock.now())
+        now = self.clock.now()
+        answer = (api or self.api).answer(request, now)
+        return Answer(answer.status, (*answer.headers, ("Date", http_date(now))), answer.body)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """What aiohttp calls for each request."""
+        # A reset puts another one in its place: what is on its way has no effect on that.
+        api = self.api
+        url = request.rel_url
+        path = url.raw_path
+        if cast("_Connection", request.protocol).doomed:
+            return Silence()
+        action = api.find_fault(request.method, path) if api.faults.requests else None
         if "Expect" in request.headers:
             await _send_continue(request)
         body, flaw = await _read(request)
-        url = request.rel_url
         received = Request(
-            request.method, url.raw_path, url.raw_query_string, request.headers, body, flaw
+            request.method, path, url.raw_query_string, request.headers, body, flaw, action
         )
-        return to_response(self.answer(received))
+        answer = self.answer(received, api)
+        if action is None:
+            return to_response(answer)
+        return await self._break(request, answer, action)
+
+    async def _break(
+        self, request: web.BaseRequest, answer: Answer, action: RequestAction
+    ) -> web.StreamResponse:
+        if isinstance(action, Latency):
+            await cast("_Connection", request.protocol).hold(action.seconds)
+        if isinstance(action, Latency | Status):
+            return to_response(answer)
+        return BrokenAnswer(action, answer)
+
+    def let_go(self) -> None:
+        """Cut off the requests that are held; to be called in the loop."""
+        for connection in self.held:
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
 async def _send_continue(request: web.BaseRequest) -> None:
@@ -152,6 +209,7 @@ class Server:
 
     async def stop(self) -> None:
         """Close every connection, those with a request in flight too."""
+        self.gate.let_go()
         transports = [connection.transport for connection in self._manager.connections]
         await self._runner.cleanup()
         for transport in transports:

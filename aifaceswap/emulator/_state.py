@@ -116,6 +116,10 @@ class State:
         account = self.accounts.setdefault(api_key, Account(api_key, limits.Meter(self.limits)))
         account.live = True
 
+    def find_account(self, header: str | None) -> Account | None:
+        """The account that the Authorization header names, if it names one."""
+        return self.accounts.get((header or "").partition(" ")[2].strip())
+
     def authenticate(self, header: str | None) -> Account:
         """The account that the Authorization header names.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import email.utils
 import functools
 import heapq
 import itertools
@@ -43,6 +44,9 @@ class Clock(abc.ABC):
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:  # noqa: B027 (optional)
         """Called by the emulator when it starts in `loop`."""
 
+    def restart(self, at: float | None = None) -> None:  # noqa: B027 (optional)
+        """Called by the emulator when its state is a fresh one, or a loaded one of `at`."""
+
 
 @attrs.define(eq=False)
 class RealClock(Clock):
@@ -67,6 +71,12 @@ class RealClock(Clock):
         if self._loop is None:
             return time.time()
         return self._wall + (self._loop.time() - self._start) * self.speed
+
+    def restart(self, at: float | None = None) -> None:
+        """Go on from the wall clock's time, or from `at` where that is later."""
+        self._wall = max(time.time(), at or 0.0)
+        if self._loop is not None:
+            self._start = self._loop.time()
 
     async def sleep_until(self, when: float) -> None:
         """Return when the clock has reached `when`, in unix seconds."""
@@ -116,6 +126,11 @@ class VirtualClock(Clock):
                 _, _, loop, future = heapq.heappop(self._sleepers)
                 _wake(loop, future)
 
+    def restart(self, at: float | None = None) -> None:
+        """Go to `at`, in unix seconds, or back to the start. Who sleeps sleeps on."""
+        with self._lock:
+            self._time = round((self.start if at is None else at) * _NANOSECONDS)
+
     async def sleep_until(self, when: float) -> None:
         """Return when the clock has reached `when`, in unix seconds."""
         loop = asyncio.get_running_loop()
@@ -135,6 +150,16 @@ def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def http_date(when: float) -> str:
+    """`when` (unix seconds) as a `Date` header has it."""
+    return _http_second(math.floor(when))
+
+
+@functools.lru_cache(maxsize=1024)
+def _http_second(second: int) -> str:
+    return email.utils.formatdate(second, usegmt=True)
 
 
 def iso(when: float) -> str:

@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 
 from aifaceswap.emulator import Limits
 from aifaceswap.emulator._api import Api
+from aifaceswap.emulator._injector import Injector
 from aifaceswap.emulator._messages import Answer, Request
 from aifaceswap.emulator._outbox import Outbox
 from aifaceswap.emulator._results import Results
@@ -85,4 +86,5 @@ def make_world(
     state.add_account("key_1")
     state.add_account("key_2")
     results = Results(state, 3600.0, "http://127.0.0.1:1")
-    return World(Api(state, results, Outbox(deliver_to)))
+    injector = Injector(seed)
+    return World(Api(state, results, Outbox(deliver_to, injector), injector))
