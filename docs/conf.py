@@ -1,16 +1,64 @@
-"""Sphinx settings."""
+"""Sphinx settings; and llms.txt, the documentation for language models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "aifaceswap"
 author = "The aifaceswap maintainers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "aifaceswap"
-exclude_patterns = ["_build"]
+html_static_path = ["_static"]
+html_css_files = ["docs.css"]
+html_copy_source = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+default_role = "py:obj"
 napoleon_google_docstring = True
 napoleon_use_ivar = True
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-# Types of other projects: their inventories would have to be fetched.
-nitpick_ignore_regex = [("py:.*", r".*")]
-suppress_warnings = ["myst.xref_missing"]
+# Names of other projects: their inventories would have to be fetched. Ours must all be found.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!aifaceswap).*"),
+    # Type variables, and protocols that only stand in signatures.
+    ("py:.*", r"aifaceswap\.\w+\.(T|Listener)"),
+]
+
+SUMMARY = "Async-first Python SDK for the AI Face Swap API, with a blocking client and an emulator."
+
+
+def write_llms(app: Sphinx, failure: Exception | None) -> None:
+    """Write llms.txt, a table of contents, and llms-full.txt, all pages in their order."""
+    if failure or app.builder.name != "html":
+        return
+    index, whole = [f"# {project}\n\n> {SUMMARY}\n"], []
+    for caption, names in _chapters(app):
+        index.append(f"\n## {caption}\n")
+        for name in names:
+            source = Path(app.env.doc2path(name)).read_text(encoding="utf-8")
+            title = app.env.titles[name].astext()
+            index.append(f"- [{title}]({name}.html)")
+            whole.append(f"<!-- {name} -->\n\n{source}")
+    out = Path(app.outdir)
+    (out / "llms.txt").write_text("\n".join(index) + "\n", encoding="utf-8")
+    (out / "llms-full.txt").write_text("\n".join(whole), encoding="utf-8")
+
+
+def _chapters(app: Sphinx) -> list[tuple[str, list[str]]]:
+    """The captions of the table of contents, and the pages below each."""
+    from sphinx.addnodes import toctree  # noqa: PLC0415 - only to build
+
+    trees = app.env.get_doctree(str(app.config.root_doc)).findall(toctree)
+    return [(tree["caption"], tree["includefiles"]) for tree in trees]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("build-finished", write_llms)

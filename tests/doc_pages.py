@@ -29,7 +29,7 @@ import attrs
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # What pages call their ports; a run of theirs takes free ones instead.
-PORTS = ("8123", "8080")
+PORTS = ("8123", "8080", "8081")
 
 _BLOCK = re.compile(r"^```([^\n`]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w-]+\.\w+)")
@@ -133,7 +133,9 @@ class Terminal:
         """Do what the command says, and see that it prints what the page shows."""
         command = Command(self._with_ports(command.line), self._with_ports(command.output))
         if command.line.startswith("export "):
-            self._env.update(word.split("=", 1) for word in shlex.split(command.line)[1:])
+            for word in shlex.split(command.line)[1:]:
+                name, _, value = word.partition("=")
+                self._env[name] = value
             return
         terminal, theirs = pty.openpty()
         process = self._start(command.line, theirs)
@@ -184,7 +186,7 @@ def _read(terminal: int, *, until: Command | None = None) -> str:
 
 
 def _tidy(written: bytes) -> str:
-    lines = written.decode(errors="replace").splitlines()
+    lines = re.sub(r"\r+\n", "\n", written.decode(errors="replace")).splitlines()
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 

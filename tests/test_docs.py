@@ -62,6 +62,8 @@ WITH_COMMANDS = [
 ]
 
 
+# Real programs, one after the other: a busy machine takes its time.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", WITH_COMMANDS)
 def test_commands_print_what_the_page_shows(name: str, tmp_path: Path) -> None:
     """Carried out in the page's order, with the files that the page tells to save."""
