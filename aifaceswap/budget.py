@@ -20,7 +20,8 @@ from functools import partial
 from typing import Literal, Protocol
 
 from aifaceswap import _checks
-from aifaceswap.errors import ConfigurationError, DailyLimitError, RateLimitError
+from aifaceswap._protocol import error_class
+from aifaceswap.errors import APIStatusError, ConfigurationError
 from aifaceswap.models import RateLimit
 
 Purpose = Literal["create", "read", "poll"]
@@ -57,17 +58,21 @@ class RequestBudget(Protocol):
             The permit, to be settled when the answer has come.
 
         Raises:
-            RateLimitError: No permit will be free in time; nothing was sent.
+            RateLimitError: No permit will be free in time; nothing was sent. Where a 429 holds
+                the budget back, it is the error of that 429's code.
             DailyLimitError: The UTC day's requests are used up; nothing was sent.
         """
         ...
 
-    def penalize(self, seconds: float, *, purpose: Purpose | None = None) -> None:
+    def penalize(
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+    ) -> None:
         """Send nothing for a while: the service has answered 429.
 
         Args:
             seconds: How long.
             purpose: Which requests are held back; None: all.
+            code: The code of the 429, for the errors of those who are refused meanwhile.
         """
 
 
@@ -103,6 +108,7 @@ class Budget:
         # When the permits of answered requests come free, earliest first.
         self._frees: deque[float] = deque()
         self._paused_until: dict[Purpose, float] = dict.fromkeys(_PURPOSES, 0.0)
+        self._paused_by: dict[Purpose, str] = dict.fromkeys(_PURPOSES, "rate_limited")
         self._today = 0
         self._used_today = 0
         self._order = itertools.count()
@@ -140,22 +146,26 @@ class Budget:
                 await waiter.granted
         except TimeoutError:
             self._withdraw(waiter)
-            raise self._refusal(self._per) from None
+            raise self._refusal(purpose) from None
         # Not in a `finally`: a coroutine that is thrown away with its loop must not get here.
         except asyncio.CancelledError:
             self._withdraw(waiter)
             raise
         return self._permit()
 
-    def penalize(self, seconds: float, *, purpose: Purpose | None = None) -> None:
+    def penalize(
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+    ) -> None:
         """Send nothing for a while; see `RequestBudget.penalize`."""
         with self._lock:
-            now = _now()
+            until = _now() + seconds
             for name in _PURPOSES if purpose is None else (purpose,):
-                self._paused_until[name] = max(self._paused_until[name], now + seconds)
+                if until > self._paused_until[name]:
+                    self._paused_until[name] = until
+                    self._paused_by[name] = code
 
-    # What follows is called with the lock held, but for `_settle`, `_cancel`, `_withdraw`
-    # and `_ring`, which take it.
+    # What follows is called with the lock held, but for `_settle`, `_cancel`, `_withdraw`,
+    # `_refusal` and `_ring`, which take it.
 
     def _permit(self) -> _Permit:
         return _Permit(self._settle, self._cancel)
@@ -219,23 +229,36 @@ class Budget:
         return max(delay, self._until_tomorrow())
 
     def _refuse_beyond(self, max_wait: float | None, purpose: Purpose, now: float) -> None:
-        if max_wait is None:
-            return
-        ahead = sum(len(queue) for name, queue in self._queues.items() if name != "poll")
-        delay = max(self._delay(now, ahead), self._paused_until[purpose] - now)
-        if delay > max_wait:
-            raise self._refusal(delay)
+        if max_wait is not None and self._shortest_wait(purpose, now) > max_wait:
+            raise self._refusal(purpose)
 
-    def _refusal(self, delay: float) -> RateLimitError:
-        if self._until_tomorrow():
-            kind: type[RateLimitError] = DailyLimitError
-            code = "rate_limited_daily"
-            text = f"the budget of {self._per_day} requests a UTC day is used up"
-        else:
-            kind, code = RateLimitError, "rate_limited"
-            text = f"the budget of {self._capacity} requests in {self._per:g} s is used up"
+    def _shortest_wait(self, purpose: Purpose, now: float) -> float:
+        """Seconds, at the least, that one who comes now has to wait."""
+        paused_until = self._paused_until[purpose]
+        # Those who are held back for longer than he is let him pass.
+        held_back = max(now, paused_until)
+        ahead = sum(
+            len(queue)
+            for name, queue in self._queues.items()
+            if name != "poll" and self._paused_until[name] <= held_back
+        )
+        return max(self._delay(now, ahead), paused_until - now)
+
+    def _refusal(self, purpose: Purpose) -> APIStatusError:
+        with self._lock:
+            now = _now()
+            delay = self._shortest_wait(purpose, now)
+            if self._paused_until[purpose] - now >= delay:
+                code = self._paused_by[purpose]
+                text = f"the service has answered {code}"
+            elif self._until_tomorrow():
+                code = "rate_limited_daily"
+                text = f"the budget of {self._per_day} requests a UTC day is used up"
+            else:
+                code = "rate_limited"
+                text = f"the budget of {self._capacity} requests in {self._per:g} s is used up"
         text += f"; the next request can go in {delay:.1f} s at the earliest"
-        return kind(text, status=429, code=code, retry_after=delay)
+        return error_class(429, code)(text, status=429, code=code, retry_after=delay)
 
     def _dispatch(self, now: float) -> None:
         """Hand free permits to those who wait, then see to it that someone comes back."""
@@ -305,6 +328,11 @@ def shared_budget(base_url: str, api_key: str) -> Budget:
     """
     digest = hashlib.sha256(f"{base_url} {api_key}".encode()).digest()
     return _shared.setdefault(digest, Budget())
+
+
+def forget_shared() -> None:
+    """Let every key begin anew: for tests, whose servers do so, too."""
+    _shared.clear()
 
 
 class _Waiter:
