@@ -56,7 +56,7 @@ class Api:
     faults: Injector
     lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     log: deque[tuple[float, Request, int, str]] = attrs.field(init=False)
-    _served: int = attrs.field(default=0, init=False)
+    served: int = attrs.field(default=0, init=False)
     _fixed: dict[str, dict[str, Handler]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -69,8 +69,8 @@ class Api:
     def answer(self, request: Request, now: float) -> Answer:
         """Answer one request: the only way in and out."""
         with self.lock:
-            request_id = _ids.make_id(self.state.seed, "req", self._served)
-            self._served += 1
+            request_id = _ids.make_id(self.state.seed, "req", self.served)
+            self.served += 1
             undone = request.fault is not None and request.fault == _UNDONE
             answer = _NOTHING if undone else self._dispatch(request, now, request_id)
             self.log.append((now, request, answer.status, request_id))
@@ -145,24 +145,31 @@ class Api:
 
     def _list(self, account: Account, request: Request, now: float) -> Reply:
         query = read_query(request.query, "limit", "cursor")
+        origin = self.results.find_origin(request)
         page, following = self.state.page(account, read_limit(query), query.get("cursor"))
-        return 200, {"data": [self.view(swap, now) for swap in page], "next_cursor": following}
+        return 200, {
+            "data": [self.view(swap, now, origin) for swap in page],
+            "next_cursor": following,
+        }
 
     def _get(self, account: Account, request: Request, now: float) -> Reply:
         swap = self.state.get(account, request.path.rpartition("/")[2])
-        return 200, self.view(swap, now)
+        return 200, self.view(swap, now, self.results.find_origin(request))
 
     def _create(self, account: Account, request: Request, now: float) -> Reply:
         _check_json(request)
         params, key = read_swap(read_json(request.body)), _read_key(request)
         swap, new = self.state.create(account, params, key, now)
         if not new:
-            return 200, self.view(swap, now)
+            return 200, self.view(swap, now, self.results.find_origin(request))
         if params.webhook_url is not None:
+            swap.origin = self.results.find_origin(request)
             self.outbox.add(swap)
         return 201, self.view(swap, now, fresh=True)
 
-    def view(self, swap: Swap, now: float, *, fresh: bool = False) -> dict[str, object]:
+    def view(
+        self, swap: Swap, now: float, origin: str | None = None, *, fresh: bool = False
+    ) -> dict[str, object]:
         """The swap object of the API at `now`; a fresh one is queued, however quick it is."""
         status = "queued" if fresh else swap.status(now)
         value: dict[str, object] = {
@@ -172,7 +179,7 @@ class Api:
             "credit_cost": swap.cost,
             "progress": 0 if fresh else swap.progress(now),
             "created_at": iso(swap.created),
-            "result_url": self.results.link(swap, now) if status == "done" else None,
+            "result_url": self.results.link(swap, now, origin) if status == "done" else None,
             "error": swap.life.error if status == "failed" else None,
             "metadata": swap.params.metadata,
             "webhook_url": swap.params.webhook_url,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.%]{2,60}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -205,35 +206,37 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def loopback_host(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """A validator for a host that only this machine reaches."""
+def host(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for an address or a name to listen on."""
     if not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be a str, not {value!r}")
-    if not is_loopback(value):
+    if not _HOST.fullmatch(value):
         raise ValueError(
-            f"{attribute.name} must be a loopback address such as '127.0.0.1', not {value!r}"
+            f"{attribute.name} must be an address such as '127.0.0.1' or a name, not {value!r}"
         )
 
 
-def loopback_origin(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """A validator for None or an origin such as `http://127.0.0.1:8000`."""
+def require_origin(name: str, value: object, *, loopback: bool) -> None:
+    """Raise unless `value` is None or an origin such as `http://127.0.0.1:8000`."""
     if value is None:
         return
     if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be a str or None, not {value!r}")
-    if not _is_loopback_origin(value):
+        raise TypeError(f"{name} must be a str or None, not {value!r}")
+    if not _is_origin(value, loopback=loopback):
+        where = " on loopback" if loopback else ""
         raise ValueError(
-            f"{attribute.name} must be an http(s) origin on loopback such as "
-            f"'http://127.0.0.1:8000', not {value!r}"
+            f"{name} must be an http(s) origin{where} such as 'http://127.0.0.1:8000', "
+            f"not {value!r}"
         )
 
 
-def _is_loopback_origin(value: str) -> bool:
+def _is_origin(value: str, *, loopback: bool) -> bool:
     try:
         parts = urlsplit(value)
         parts.port  # noqa: B018 (reading it checks it)
     except ValueError:
         return False
     plain = parts.path in {"", "/"} and not parts.query and not parts.fragment
-    named = parts.username is None and is_loopback(parts.hostname or "")
-    return parts.scheme in {"http", "https"} and plain and named
+    name = parts.hostname or ""
+    fits = is_loopback(name) if loopback else _HOST.fullmatch(name) is not None
+    return parts.scheme in {"http", "https"} and plain and parts.username is None and fits

@@ -123,7 +123,7 @@ class Courier:
 
 def make_body(api: Api, delivery: Delivery, now: float) -> bytes:
     """What is posted: the event and the swap as it is now."""
-    return encode({"event": delivery.event, **api.view(delivery.swap, now)})
+    return encode({"event": delivery.event, **api.view(delivery.swap, now, delivery.swap.origin)})
 
 
 def _prepare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -12,6 +13,7 @@ import attrs
 
 from . import _checks
 from ._api import PREFIX, Api
+from ._control import Control
 from ._courier import Courier
 from ._injector import Injector
 from ._outbox import Outbox
@@ -25,6 +27,7 @@ from .limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from os import PathLike
     from typing import Self
 
     from ._outbox import DeliveryRecord
@@ -39,6 +42,10 @@ def _choose_clock(clock: Clock | None) -> Clock:
     return RealClock() if clock is None else clock
 
 
+def _check_receiver(emulator: Emulator, attribute: attrs.Attribute[Any], value: object) -> None:
+    _checks.require_origin(attribute.name, value, loopback=_checks.is_loopback(emulator.host))
+
+
 @attrs.define(eq=False, kw_only=True, on_setattr=attrs.setters.frozen)
 class Emulator:
     """The AI Face Swap API on a loopback port, for tests and for trying things out.
@@ -49,7 +56,8 @@ class Emulator:
     Attributes:
         seed: What ids, durations and pictures derive from.
         clock: A `RealClock` unless given.
-        host: A loopback address.
+        host: Where it listens. Whoever reaches another address than loopback can steer the
+            emulator, look at all that was sent to it, and have it post to `deliver_to`.
         port: 0 for a free one.
         api_key: The live key.
         credits: The balance at the start.
@@ -58,7 +66,8 @@ class Emulator:
         spread: Each swap's duration differs by up to so many seconds; at most `duration`.
         result_ttl: Seconds that a `result_url` is valid.
         deliver_to: The origin that webhooks are posted to in place of that of their
-            `webhook_url`, such as `http://127.0.0.1:8000`; None: nowhere.
+            `webhook_url`, such as `http://127.0.0.1:8000`; None: nowhere. On loopback, unless
+            `host` is not.
         faults: What goes wrong, see `Fault`; as an attribute: what became of each.
 
     Raises:
@@ -72,7 +81,7 @@ class Emulator:
         converter=_choose_clock,
         validator=_checks.instance(Clock, "a Clock such as VirtualClock()"),
     )
-    host: str = attrs.field(default="127.0.0.1", validator=_checks.loopback_host)
+    host: str = attrs.field(default="127.0.0.1", validator=_checks.host)
     port: int = attrs.field(default=0, validator=_checks.whole(least=0, most=65_535))
     api_key: str = attrs.field(default=DEFAULT_API_KEY, repr=False, validator=_checks.bearer_token)
     credits: float = attrs.field(default=1000.0, validator=_checks.number())
@@ -82,7 +91,7 @@ class Emulator:
     duration: float = attrs.field(default=3.0, validator=_checks.number())
     spread: float = attrs.field(default=0.0, validator=_checks.number())
     result_ttl: float = attrs.field(default=3600.0, validator=_checks.number(above=0.0))
-    deliver_to: str | None = attrs.field(default=None, validator=_checks.loopback_origin)
+    deliver_to: str | None = attrs.field(default=None, validator=_check_receiver)
     _faults: tuple[Fault, ...] = attrs.field(
         default=(), repr=False, converter=_checks.as_tuple, validator=_checks.all_of(Fault)
     )
@@ -114,7 +123,7 @@ class Emulator:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port, such as `http://127.0.0.1:49152`.
+        """Scheme, host and port, such as ``http://127.0.0.1:49152``.
 
         Raises:
             RuntimeError: The emulator is not running.
@@ -247,6 +256,62 @@ class Emulator:
         self.clock.restart()
         self._install(fresh._api)
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the state to a JSON file: swaps, keys, counters, credits, deliveries, the time.
+
+        The record of requests and the faults are not part of it. API keys are, as they are: never
+        give a real one to an emulator. The file is replaced whole or not at all.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        from . import _saved  # noqa: PLC0415 - loads cattrs
+
+        _saved.write(Path(path), self.dump())
+
+    def dump(self) -> bytes:
+        """What `save()` writes."""
+        from . import _saved  # noqa: PLC0415 - loads cattrs
+
+        return _saved.dump(self._api, self.clock.now())
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Go on from what `save()` has written; from any thread.
+
+        The seed is that of the file, the other settings stay. A `VirtualClock` goes to the time of
+        the file; a `RealClock` only where that is ahead of it.
+
+        Args:
+            path: The file.
+
+        Raises:
+            ValueError: It is damaged; the message names the line and the field. Nothing is changed.
+            OSError: It cannot be read.
+        """
+        self.restore(Path(path).read_bytes(), str(path))
+
+    def restore(self, content: bytes, name: str = "state") -> None:
+        """Go on from what `dump()` has said, as `load()` does.
+
+        Args:
+            content: The bytes of a file.
+            name: What an error calls them.
+
+        Raises:
+            ValueError: It is damaged; the message names the line and the field. Nothing is changed.
+        """
+        from . import _saved  # noqa: PLC0415 - loads cattrs
+
+        saved = _saved.read(content, name)
+        api = attrs.evolve(self, seed=saved.seed)._api
+        _saved.restore(api, saved, content, name)
+        api.faults = api.outbox.faults = self._api.faults
+        self.clock.restart(saved.now)
+        self._install(api)
+
     def _install(self, api: Api) -> None:
         api.results.origin = self._api.results.origin
         self._gate.api = api
@@ -258,11 +323,11 @@ class Emulator:
         """Move the `VirtualClock` on; from any thread.
 
         Args:
-            seconds: At least 0.
+            seconds: 0 to 1e12.
 
         Raises:
             TypeError: The emulator's clock is not a `VirtualClock`.
-            ValueError: `seconds` is negative or not finite.
+            ValueError: `seconds` is negative, or too great for a clock.
         """
         if not isinstance(self.clock, VirtualClock):
             raise TypeError(
@@ -292,15 +357,21 @@ class Emulator:
             raise RuntimeError("settle_blocking() needs `with Emulator()`; await settle()")
         self._thread.portal.call(self.settle)
 
-    def add_key(self, api_key: str) -> None:
-        """Make `api_key` live: same user and credits, its own list and limits.
+    def add_key(self, api_key: str, limits: Limits | None = None) -> None:
+        """Make `api_key` live: same user and credits, its own list and counters.
+
+        Args:
+            api_key: A new one, or one that was revoked.
+            limits: Its rate limits; None: those of the emulator, or those that it had.
 
         Raises:
             ValueError: It cannot stand in an Authorization header.
         """
         _checks.require_key("api_key", api_key)
+        if limits is not None:
+            _checks.require_instance("limits", limits, Limits)
         with self._api.lock:
-            self._api.state.add_account(api_key)
+            self._api.state.add_account(api_key, limits)
 
     def revoke_key(self, api_key: str) -> None:
         """Answer `invalid_api_key` to `api_key` from now on.
@@ -328,10 +399,11 @@ class Emulator:
             raise RuntimeError("this emulator is running already")
         loop = asyncio.get_running_loop()
         self.clock.bind(loop)
+        self._gate.control = Control(self, self._gate).answer
         host = "127.0.0.1" if self.host == "localhost" else self.host
         server = Server(self._gate, host, self.port)
         port = await server.start()
-        self._api.results.origin = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._api.results.origin = _make_origin(host, port)
         courier = Courier(self._gate)
         self._running = _Running(loop, server, courier, loop.create_task(courier.run()))
         return self
@@ -362,6 +434,12 @@ class Emulator:
         if self._running is None:
             raise RuntimeError("the emulator is not running: use `async with` or `with`")
         return self._running
+
+
+def _make_origin(host: str, port: int) -> str:
+    """How this machine reaches what listens there."""
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+    return f"http://{f'[{own}]' if ':' in own else own}:{port}"
 
 
 @attrs.frozen(eq=False)

@@ -135,13 +135,27 @@ class Outbox:
         init=False, factory=list[tuple[float, int, "Swap | Delivery"]]
     )
     _pushed: int = attrs.field(init=False, default=0)
-    _begun: int = attrs.field(init=False, default=0)
+    begun: int = attrs.field(init=False, default=0)
     _held_back: list[Delivery] = attrs.field(init=False, factory=list[Delivery])
 
     def add(self, swap: Swap) -> None:
         """Plan the delivery for when `swap` ends, if it does."""
         if swap.finish < math.inf:
             self._push(swap.finish, swap)
+
+    def adopt(self, delivery: Delivery, due: float | None) -> None:
+        """Take up a delivery that has begun elsewhere; its next attempt may be due."""
+        if delivery.state != "undeliverable":
+            delivery.url = self._redirect(delivery.swap.params.webhook_url or "")
+        if delivery.state == "pending" and delivery.url is None:
+            delivery.state = "undeliverable"
+        self.deliveries.append(delivery)
+        if due is not None and delivery.url is not None:
+            self._push(due, delivery)
+
+    def planned(self) -> list[Swap]:
+        """The swaps whose delivery has not come due."""
+        return [item for _, _, item in self._due if not isinstance(item, Delivery)]
 
     def _redirect(self, webhook_url: str) -> str | None:
         if self.deliver_to is None:
@@ -177,13 +191,13 @@ class Outbox:
     def _begin(self, swap: Swap, when: float) -> Delivery:
         url = self._redirect(swap.params.webhook_url or "")
         delivery = Delivery(
-            _ids.make_id(self.faults.seed, "dlv", self._begun),
+            _ids.make_id(self.faults.seed, "dlv", self.begun),
             swap,
             url,
             "undeliverable" if url is None else "pending",
             due=when,
         )
-        self._begun += 1
+        self.begun += 1
         self.deliveries.append(delivery)
         return delivery
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PREFIX = "/results/"
 
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _CONTENT_TYPES = {"gif": "image/gif", "image": "image/jpeg"}
 _SUFFIXES = {"gif": "gif", "image": "jpg"}
@@ -46,11 +47,17 @@ class Results:
     def __attrs_post_init__(self) -> None:
         self._key = _ids.digest(self.state.seed, "result links", size=32)
 
-    def link(self, swap: Swap, now: float) -> str:
+    def find_origin(self, request: Request) -> str:
+        """How the client reached the emulator: a container has other names for it than we."""
+        host = request.headers.get("Host", "")
+        return f"http://{host}" if _HOST.fullmatch(host) else self.origin
+
+    def link(self, swap: Swap, now: float, origin: str | None = None) -> str:
         """The URL of a finished swap's picture, valid for `ttl` seconds."""
         path = f"{PREFIX}{swap.id}.{_SUFFIXES[swap.params.type]}"
         expires = math.ceil(now + self.ttl)
-        return f"{self.origin}{path}?expires={expires}&signature={self._sign(path, str(expires))}"
+        signed = f"{path}?expires={expires}&signature={self._sign(path, str(expires))}"
+        return (origin or self.origin) + signed
 
     def _sign(self, path: str, expires: str) -> str:
         return hmac.digest(self._key, f"{path}?{expires}".encode(), hashlib.sha256).hex()
@@ -64,7 +71,7 @@ class Results:
         if request.method not in {"GET", "HEAD"}:
             raise method_not_allowed(request.method, ["GET", "HEAD"])
         self._check_link(request, now)
-        swap = self.state.find(request.path.removeprefix(PREFIX).partition(".")[0])
+        swap = self.state.find(request.path.removeprefix(PREFIX).rpartition(".")[0])
         if swap is None:
             raise not_found()
         return _serve(swap, request.headers)

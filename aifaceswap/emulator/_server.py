@@ -11,12 +11,17 @@ import attrs
 from aiohttp import web
 
 from ._breakage import BrokenAnswer, Silence
+from ._control import PREFIX as CONTROL
 from ._messages import Answer, Request
 from ._problems import Problem
 from .clock import http_date
 from .faults import Latency, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp import StreamReader
+
     from ._api import Api
     from .clock import Clock
     from .faults import RequestAction
@@ -30,8 +35,12 @@ IDLE_TIMEOUT: Final = 75.0
 #: The largest body that is read, in bytes: what aiohttp reads unless told otherwise.
 LARGEST_BODY: Final = 1024 * 1024
 
+#: The largest state that is loaded, in bytes.
+LARGEST_STATE: Final = 256 * 1024 * 1024
+
 _SHUTDOWN = 0.2
-_TOO_LARGE = Problem(413, "payload_too_large", "The body is larger than 1 MiB.")
+_STATE = f"{CONTROL}state"
+_TOO_LARGE = Problem(413, "payload_too_large", "The body is too large.")
 _TOO_SLOW = Problem(408, "request_timeout", "The body did not arrive in time.")
 _CUT = Problem(400, "validation_error", "The body could not be read.")
 _NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1 as it should be.")
@@ -109,6 +118,7 @@ class Gate:
 
     api: Api
     clock: Clock
+    control: Callable[[Request], Awaitable[Answer]] | None = attrs.field(init=False, default=None)
     held: set[_Connection] = attrs.field(factory=set[_Connection], init=False)
 
     def answer(self, request: Request, api: Api | None = None) -> Answer:
@@ -121,17 +131,13 @@ class Gate:
         """What aiohttp calls for each request."""
         # A reset puts another one in its place: what is on its way has no effect on that.
         api = self.api
-        url = request.rel_url
-        path = url.raw_path
+        path = request.rel_url.raw_path
         if cast("_Connection", request.protocol).doomed:
             return Silence()
+        if self.control is not None and (path + "/").startswith(CONTROL):
+            return to_response(await self.control(await _receive(request, path)))
         action = api.find_fault(request.method, path) if api.faults.requests else None
-        if "Expect" in request.headers:
-            await _send_continue(request)
-        body, flaw = await _read(request)
-        received = Request(
-            request.method, path, url.raw_query_string, request.headers, body, flaw, action
-        )
+        received = await _receive(request, path, action)
         answer = self.answer(received, api)
         if action is None:
             return to_response(answer)
@@ -153,26 +159,43 @@ class Gate:
                 connection.transport.abort()
 
 
+async def _receive(
+    request: web.BaseRequest, path: str, fault: RequestAction | None = None
+) -> Request:
+    if "Expect" in request.headers:
+        await _send_continue(request)
+    body, flaw = await _read(request, LARGEST_STATE if path == _STATE else LARGEST_BODY)
+    query = request.rel_url.raw_query_string
+    return Request(request.method, path, query, request.headers, body, flaw, fault)
+
+
 async def _send_continue(request: web.BaseRequest) -> None:
     if request.headers["Expect"].lower() == "100-continue" and request.version >= (1, 1):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _read(request: web.BaseRequest) -> tuple[bytes, Problem | None]:
-    if (request.content_length or 0) > LARGEST_BODY:
+async def _read(request: web.BaseRequest, most: int) -> tuple[bytes, Problem | None]:
+    if (request.content_length or 0) > most:
         return b"", _TOO_LARGE
     try:
         if request.content.is_eof():
             return request.content.read_nowait(), None
         async with asyncio.timeout(BODY_TIMEOUT):
-            return await request.read(), None
-    except web.HTTPRequestEntityTooLarge:
-        return b"", _TOO_LARGE
+            return await _read_slowly(request.content, most)
     except TimeoutError:
         return b"", _TOO_SLOW
     except Exception:
         # Whatever the parser found wrong with the body, or the client has gone.
         return b"", _CUT
+
+
+async def _read_slowly(content: StreamReader, most: int) -> tuple[bytes, Problem | None]:
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > most:
+            return b"", _TOO_LARGE
+    return bytes(body), None
 
 
 def to_response(answer: Answer) -> web.Response:

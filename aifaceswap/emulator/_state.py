@@ -36,7 +36,11 @@ _INVALID_KEY = Problem(401, "invalid_api_key", "This API key is not a live one."
 
 @attrs.define(eq=False)
 class Swap:
-    """One swap: its state at any moment follows from its times."""
+    """One swap: its state at any moment follows from its times.
+
+    Attributes:
+        origin: By what origin its creator reached the emulator; None: nobody asks.
+    """
 
     id: str
     number: int
@@ -47,6 +51,7 @@ class Swap:
     cost: int
     created: float
     duration: float
+    origin: str | None = None
 
     @property
     def finish(self) -> float:
@@ -111,10 +116,12 @@ class State:
     swaps: list[Swap] = attrs.field(factory=list[Swap], init=False)
     _by_id: dict[str, Swap] = attrs.field(factory=dict[str, Swap], init=False)
 
-    def add_account(self, api_key: str) -> None:
-        """Make `api_key` a live key."""
+    def add_account(self, api_key: str, own: Limits | None = None) -> None:
+        """Make `api_key` a live key, with limits of its own where they are given."""
         account = self.accounts.setdefault(api_key, Account(api_key, limits.Meter(self.limits)))
         account.live = True
+        if own is not None:
+            account.meter.limits = own
 
     def find_account(self, header: str | None) -> Account | None:
         """The account that the Authorization header names, if it names one."""
@@ -172,7 +179,7 @@ class State:
             raise Refused(problem)
         if self.credits < COSTS[params.type]:
             raise Refused(_NO_CREDITS)
-        concurrent = self.limits.concurrent
+        concurrent = account.meter.limits.concurrent
         if concurrent is not None and len(account.unfinished) >= concurrent:
             wait = account.unfinished[0][0] - now
             raise Refused(limits.rate_limited_concurrent(min(wait, 60.0)))
@@ -191,7 +198,7 @@ class State:
             created=now,
             duration=self._draw_duration(number) * life.pace,
         )
-        self._keep(swap)
+        self.adopt(swap, unfinished=True)
         self.credits -= cost
         return swap
 
@@ -200,12 +207,14 @@ class State:
             return self.duration
         return self.duration + self.spread * (2 * _ids.fraction(self.seed, "spread", number) - 1)
 
-    def _keep(self, swap: Swap) -> None:
+    def adopt(self, swap: Swap, *, unfinished: bool) -> None:
+        """Take up a swap that is paid for; a failed one is refunded when it is unfinished."""
         account = swap.owner
         self.swaps.append(swap)
         self._by_id[swap.id] = swap
         account.swaps.append(swap)
-        heapq.heappush(account.unfinished, (swap.finish, swap.number, swap))
+        if unfinished:
+            heapq.heappush(account.unfinished, (swap.finish, swap.number, swap))
         if swap.key is not None:
             account.replies[swap.key] = swap
 

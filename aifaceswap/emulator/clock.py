@@ -26,6 +26,8 @@ TICK = 1e-6
 #: Where a `VirtualClock` starts unless told otherwise: 2026-01-01T00:00:00Z.
 EPOCH = 1_767_225_600.0
 
+_FARTHEST = 1e12
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _NANOSECONDS = 1_000_000_000
 _Sleeper: TypeAlias = "tuple[float, int, asyncio.AbstractEventLoop, asyncio.Future[None]]"
 
@@ -53,10 +55,11 @@ class RealClock(Clock):
     """The event loop's time, from the wall clock's at the start.
 
     Attributes:
-        speed: Seconds of the emulator's time for each second of the loop's; greater than 0.
+        speed: Seconds of the emulator's time for each second of the loop's; greater than 0, at
+            most 1e6.
     """
 
-    speed: float = attrs.field(default=1.0, validator=_checks.number(above=0.0))
+    speed: float = attrs.field(default=1.0, validator=_checks.number(above=0.0, most=1e6))
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False, repr=False)
     _wall: float = attrs.field(default=0.0, init=False, repr=False)
     _start: float = attrs.field(default=0.0, init=False, repr=False)
@@ -111,15 +114,15 @@ class VirtualClock(Clock):
         """Move on by `seconds`, and wake who has slept long enough, in order.
 
         Args:
-            seconds: At least 0, finite.
+            seconds: 0 to 1e12.
 
         Raises:
-            ValueError: `seconds` is negative or not finite.
+            ValueError: `seconds` is negative, or too great for a clock.
             TypeError: `seconds` is not a number.
         """
         _checks.require_number("seconds", seconds)
-        if seconds < 0:
-            raise ValueError(f"seconds must be at least 0, not {seconds!r}")
+        if not 0 <= seconds <= _FARTHEST:
+            raise ValueError(f"seconds must be at least 0 and at most 1e12, not {seconds!r}")
         with self._lock:
             self._time += round(seconds * _NANOSECONDS)
             while self._sleepers and self._sleepers[0][0] <= self.now() + TICK:
@@ -154,7 +157,12 @@ def _finish(future: asyncio.Future[None]) -> None:
 
 def http_date(when: float) -> str:
     """`when` (unix seconds) as a `Date` header has it."""
-    return _http_second(math.floor(when))
+    return _http_second(_to_second(when))
+
+
+def _to_second(when: float) -> int:
+    """The whole second, of those that calendars can say."""
+    return max(0, min(math.floor(when), _LAST_SECOND))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -164,8 +172,8 @@ def _http_second(second: int) -> str:
 
 def iso(when: float) -> str:
     """`when` (unix seconds) as ISO 8601 with milliseconds and `Z`."""
-    whole = math.floor(when)
-    return f"{_iso_second(whole)}.{int((when - whole) * 1000):03d}Z"
+    whole = _to_second(when)
+    return f"{_iso_second(whole)}.{int((when - whole) * 1000) % 1000:03d}Z"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
 import attrs
 
 from . import _checks
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 #: What `Status` says where no code is given; others say `error`.
 CODES: Final = {
@@ -295,3 +299,28 @@ def compile_match(match: str) -> re.Pattern[str]:
     """The pattern for `POST /swaps` and the like."""
     whole = f"{match} *" if match == "webhook" else match
     return re.compile(re.escape(whole).replace(r"\*", ".*"), re.DOTALL)
+
+
+def load(path: str | PathLike[str]) -> tuple[Fault, ...]:
+    """Read faults from a TOML file of `[[fault]]` tables.
+
+    Such as:
+
+        [[fault]]
+        match = "POST /swaps"
+        nth = 3
+        do = { action = "status", status = 503, retry_after = 2 }
+
+    Args:
+        path: The file.
+
+    Returns:
+        The faults, in order.
+
+    Raises:
+        ValueError: It is no such file; the message names the line and the field.
+        OSError: It cannot be read.
+    """
+    from ._documents import read_script  # noqa: PLC0415 - loads cattrs
+
+    return read_script(Path(path).read_bytes(), str(path))

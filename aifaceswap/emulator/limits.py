@@ -46,27 +46,34 @@ class Limits:
 
 @attrs.define(eq=False)
 class Meter:
-    """Counts the requests of one API key. Refused requests are not counted."""
+    """Counts the requests of one API key. Refused requests are not counted.
+
+    Attributes:
+        limits: What is allowed.
+        recent: When the requests of the window were counted, oldest first.
+        day: The UTC day of the latest request, in days since 1970.
+        today: Requests of that day.
+    """
 
     limits: Limits
-    _recent: deque[float] = attrs.field(factory=deque[float], init=False)
-    _day: int = attrs.field(default=0, init=False)
-    _today: int = attrs.field(default=0, init=False)
+    recent: deque[float] = attrs.field(factory=deque[float], init=False)
+    day: int = attrs.field(default=0, init=False)
+    today: int = attrs.field(default=0, init=False)
 
     def admit(self, now: float) -> None:
         """Count one request, or refuse it."""
-        self._forget(now)
+        self.forget(now)
         if not self.remaining():
             raise Refused(rate_limited(self.reset(now) - now))
-        if self.limits.per_day is not None and self._today >= self.limits.per_day:
+        if self.limits.per_day is not None and self.today >= self.limits.per_day:
             raise Refused(rate_limited_daily(now))
-        self._today += 1
+        self.today += 1
         if self.limits.per_minute is not None:
-            self._recent.append(now)
+            self.recent.append(now)
 
     def remaining(self) -> int:
         """Requests left in the window, as of the last `admit()`."""
-        return self.limit - len(self._recent)
+        return self.limit - len(self.recent)
 
     @property
     def limit(self) -> int:
@@ -75,14 +82,15 @@ class Meter:
 
     def reset(self, now: float) -> float:
         """When the oldest counted request leaves the window, in unix seconds."""
-        return (self._recent[0] if self._recent else now) + self.limits.window
+        return (self.recent[0] if self.recent else now) + self.limits.window
 
-    def _forget(self, now: float) -> None:
-        recent, window = self._recent, self.limits.window
+    def forget(self, now: float) -> None:
+        """Let go of what has left the window, and of another day."""
+        recent, window = self.recent, self.limits.window
         while recent and recent[0] + window <= now + TICK:
             recent.popleft()
-        if self._day != now // DAY:
-            self._day, self._today = int(now // DAY), 0
+        if self.day != now // DAY:
+            self.day, self.today = int(now // DAY), 0
 
 
 def retry_after(seconds: float) -> tuple[tuple[str, str]]:

@@ -18,8 +18,8 @@ LOOPBACK = "deliver_to must be an http"
         ({"seed": 1.5}, TypeError, "seed must be an int, not 1.5"),
         ({"seed": -1}, ValueError, "seed must be from 0 to 9223372036854775807, not -1"),
         ({"clock": "now"}, TypeError, r"clock must be a Clock .*, not 'now'"),
-        ({"host": "0.0.0.0"}, ValueError, "host must be a loopback .*'0.0.0.0'"),
-        ({"host": "example.com"}, ValueError, "host must be a loopback address"),
+        ({"host": "a/b"}, ValueError, "host must be an address such as .*, not 'a/b'"),
+        ({"host": ""}, ValueError, "host must be an address such as .*, not ''"),
         ({"host": None}, TypeError, "host must be a str, not None"),
         ({"port": 70_000}, ValueError, "port must be from 0 to 65535, not 70000"),
         ({"api_key": ""}, ValueError, "api_key must be visible ASCII"),
@@ -38,6 +38,14 @@ LOOPBACK = "deliver_to must be an http"
         ({"deliver_to": "http://localhost:99999"}, ValueError, LOOPBACK),
         ({"deliver_to": "http://[::1"}, ValueError, LOOPBACK),
         ({"deliver_to": 8000}, TypeError, "deliver_to must be a str or None, not 8000"),
+        (
+            {"deliver_to": "http://a/b", "host": "0.0.0.0"},
+            ValueError,
+            r"deliver_to must be an http\(s\) origin such as .*, not 'http://a/b'",
+        ),
+        ({"faults": "reset"}, TypeError, r"faults\[0\] must be a Fault\(...\), not 'r'"),
+        ({"faults": 7}, TypeError, "faults must be a list of Fault, not 7"),
+        ({"faults": [None]}, TypeError, r"faults\[0\] must be a Fault\(...\), not None"),
     ],
 )
 def test_impossible_settings_are_refused(
