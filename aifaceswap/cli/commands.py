@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from aifaceswap import __version__
 from aifaceswap.cli.bulk_command import bulk
-from aifaceswap.cli.options import Finite, Function, json_option, point_to_the_service
+from aifaceswap.cli.options import (
+    Finite,
+    Function,
+    json_option,
+    metadata_option,
+    point_to_the_service,
+)
 from aifaceswap.cli.session import PROGRAM, Session
+from aifaceswap.cli.webhook_command import webhook
 
 # The client, the emulator and rich take 0.3 s to load: `--help` and a shell's completion do
 # without them.
@@ -77,18 +83,6 @@ def _drop_unwritable() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> object:
-    if value is None:
-        return None
-    try:
-        read: object = json.loads(value)
-    except (ValueError, RecursionError):
-        read = None
-    if not isinstance(read, dict):
-        raise click.BadParameter(f"{value!r} is no JSON object, e.g. '{{\"order\": 7}}'.")
-    return cast("object", read)
-
-
 def _timeout_option(function: Function) -> Function:
     return click.option(
         "--timeout",
@@ -132,9 +126,7 @@ def _swap_options(function: Function) -> Function:
             help="Sharpen the face, or do not.",
         ),
         click.option("--webhook-url", metavar="URL", help="Called when the swap ends."),
-        click.option(
-            "--metadata", callback=_read_object, metavar="JSON", help="Comes back with the swap."
-        ),
+        metadata_option,
         click.option(
             "--idempotency-key",
             metavar="KEY",
@@ -268,6 +260,22 @@ def me(session: Session) -> None:
     point_to_the_service(session)
 
 
+@cli.command()
+@json_option
+@click.pass_obj
+def doctor(session: Session) -> int:
+    """Examine key, base URL, TLS, clock, limits and versions.
+
+    Says of each whether it is in order, and what to do if it is not. One request is made; it
+    costs no credits. Exit code 0: there is no problem.
+    """
+    from aifaceswap.cli import doctor as ward
+
+    code = ward.examine(session)
+    point_to_the_service(session)
+    return code
+
+
 @cli.command(short_help="Serve the API on this machine, without the network.")
 @click.option(
     "--port",
@@ -309,3 +317,4 @@ def emulator(**settings: Any) -> None:
 
 
 cli.add_command(bulk)
+cli.add_command(webhook)

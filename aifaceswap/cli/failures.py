@@ -218,8 +218,38 @@ def find_advice(error: Exception, session: Session) -> Advice:
     return next(table[kind] for kind in type(error).__mro__ if kind in table)
 
 
+def describe(error: Failure) -> str:
+    """What happened, in the words of the user: variables and options in place of arguments.
+
+    Args:
+        error: One of ours, or an OSError.
+
+    Returns:
+        One sentence.
+    """
+    if isinstance(error, APIStatusError):
+        return f"{error.message} ({' '.join(str(x) for x in (error.status, error.code) if x)})"
+    if isinstance(error, AIFaceSwapError):
+        field, colon, fault = error.message.partition(": ")
+        return f"{ARGUMENTS.get(field, field)}{colon}{fault}"
+    return f"{error.filename or 'output'}: {error.strerror or error}"
+
+
+def find_next(error: Exception, session: Session) -> str:
+    """What to do next about an error.
+
+    Args:
+        error: One of ours, or an OSError.
+        session: The command.
+
+    Returns:
+        Words, and commands on lines of their own.
+    """
+    return find_advice(error, session).text.format_map(_words(_cause(error), session))
+
+
 def _explain(error: Failure, session: Session) -> int:
-    _say_error(_message(error))
+    _say_error(describe(error))
     advice = find_advice(error, session)
     error = _cause(error)
     request_id = getattr(error, "request_id", None)
@@ -228,7 +258,7 @@ def _explain(error: Failure, session: Session) -> int:
     key = getattr(error, "idempotency_key", None) or session.idempotency_key
     if key and advice.exit_code != USAGE and session.command != "bulk":
         note(f"Idempotency key: {printable(key)}")
-    _say_next(advice.text.format_map(_words(error, session)))
+    _say_next(find_next(error, session))
     return advice.exit_code
 
 
@@ -261,26 +291,19 @@ def _say_next(advice: str) -> None:
     note(Text.assemble(("Next:", "bold"), " ", advice))
 
 
-def _message(error: Failure) -> str:
-    if isinstance(error, APIStatusError):
-        return f"{error.message} ({' '.join(str(x) for x in (error.status, error.code) if x)})"
-    if isinstance(error, AIFaceSwapError):
-        field, colon, fault = error.message.partition(": ")
-        return f"{ARGUMENTS.get(field, field)}{colon}{fault}"
-    return f"{error.filename or 'output'}: {error.strerror or error}"
-
-
 def _words(error: Exception, session: Session) -> dict[str, str]:
     """What the advice may speak of."""
     retry = f"run\n  {session.typed()}"
     own_key = any(word.startswith("--idempotency-key") for word in session.arguments)
+    context = error.ctx if isinstance(error, click.UsageError) else None
     command = [session.command] if session.command else []
+    help_line = f"{context.command_path} --help" if context else command_line(*command, "--help")
     return {
         "again": _again(session) if session.resume else retry,
         "retry": retry,
         "fresh": "run it with another --idempotency-key" if own_key else retry,
         "wait": f"wait {span(getattr(error, 'retry_after', None))}",
-        "help": command_line(*command, "--help"),
+        "help": help_line,
         "emulated": f"\n  {session.typed(emulated=True)}",
     }
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -27,6 +27,8 @@ from aifaceswap.client import AsyncClient
 from aifaceswap.emulator import Emulator
 from aifaceswap.errors import ConfigurationError, InvalidRequestError
 from aifaceswap.models import Swap, SwapPage, SwapRequest, SwapType
+
+T = TypeVar("T")
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{2,5}")
 
@@ -74,25 +76,40 @@ def make_order(
     )
 
 
-def start(job: Callable[[], Coroutine[None, None, None]]) -> None:
+def start(job: Callable[[], Coroutine[None, None, T]]) -> T:
     """Run a job; SIGTERM cancels it as Ctrl-C does.
 
     Args:
         job: The coroutine function.
 
+    Returns:
+        What it returns.
+
     Raises:
         CancelledError: SIGTERM came.
         KeyboardInterrupt: Ctrl-C came.
     """
-    anyio.run(_until_terminated, job)
+    return anyio.run(_until_terminated, job)
 
 
-async def _until_terminated(job: Callable[[], Coroutine[None, None, None]]) -> None:
+async def _until_terminated(job: Callable[[], Coroutine[None, None, T]]) -> T:
     task = asyncio.current_task()
     if task is not None:
         with suppress(NotImplementedError):  # Windows
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await job()
+    return await job()
+
+
+def find_key() -> str:
+    """The key in the environment.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    key = os.environ.get(API_KEY, "").strip()
+    if not key:
+        raise ConfigurationError("api_key: this variable is not set", field="api_key")
+    return key
 
 
 @asynccontextmanager
@@ -101,9 +118,7 @@ async def connect(
 ) -> AsyncGenerator[AsyncClient]:
     """A client of the service, or of an emulator that lives as long as the client."""
     if not session.emulated:
-        if not os.environ.get(API_KEY, "").strip():
-            raise ConfigurationError("api_key: this variable is not set", field="api_key")
-        async with AsyncClient(budget=budget) as client:
+        async with AsyncClient(find_key(), budget=budget) as client:
             yield client
         return
     async with (
@@ -199,15 +214,41 @@ async def me(session: Session) -> None:
 
 
 def serve(**settings: Any) -> None:
-    """Serve an emulator until Ctrl-C or SIGTERM, which are its proper end.
+    """Serve an emulator until Ctrl-C or SIGTERM.
 
     Args:
         settings: Those of `Emulator`.
     """
+    start_server(lambda: _serve(Emulator(**settings)))
+
+
+def start_server(job: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run a job that only Ctrl-C and SIGTERM end: they are its proper end.
+
+    Args:
+        job: The coroutine function.
+    """
     try:
-        start(lambda: _serve(Emulator(**settings)))
+        start(job)
     except (KeyboardInterrupt, asyncio.CancelledError):
         note("Stopped.")
+
+
+def refuse_address(given: str, error: OSError) -> CommandError:
+    """The error of a server that cannot listen.
+
+    Args:
+        given: Where it was to listen, as the user said it.
+        error: Why it cannot.
+
+    Returns:
+        The error, to be raised.
+    """
+    # asyncio's words repeat the address; those of a name that does not resolve are its own.
+    number = error.errno or 0
+    reason = os.strerror(number) if number > 0 else error.strerror or error
+    message = f"{given} cannot be used: {reason}"
+    return CommandError(message, "give another one, or --port 0 for a free one")
 
 
 async def _serve(emulator: Emulator) -> None:
@@ -215,9 +256,7 @@ async def _serve(emulator: Emulator) -> None:
         try:
             await stack.enter_async_context(emulator)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else error
-            message = f"--port: {emulator.port} cannot be used: {reason}"
-            raise CommandError(message, "give another one, or --port 0 for a free one") from None
+            raise refuse_address(f"--port: {emulator.port}", error) from None
         rendering.write_json({"base_url": emulator.base_url, "api_key": emulator.api_key})
         if sys.stdout.isatty():
             note("Serving until Ctrl-C. In another terminal:")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import click
 
@@ -37,6 +39,33 @@ def json_option(function: Function) -> Function:
     )(function)
 
 
+def metadata_option(function: Function) -> Function:
+    """Give a command the option ``--metadata``."""
+    return click.option(
+        "--metadata", callback=_read_object, metavar="JSON", help="Comes back with the swap."
+    )(function)
+
+
+def check_local_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """See that a URL is one of this machine: nothing is handed to others."""
+    from aifaceswap._checks import is_loopback  # noqa: PLC0415 - `--help` does without it
+
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        is_usable = parts.scheme in {"http", "https"} and parts.port != 0
+        is_local = is_loopback(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        is_usable = is_local = False
+    # urlsplit() alone would take a backslash for a part of the path.
+    is_written = value.isascii() and value.isprintable() and not set(value) & {" ", "\\"}
+    if not (is_usable and is_local and is_written):
+        example = "http://127.0.0.1:8000/hooks/swap"
+        raise click.BadParameter(f"{value!r} is no URL of this machine, e.g. {example}")
+    return value
+
+
 def point_to_the_service(session: Session) -> None:
     """After a command against a private emulator, say how to do the same with a key."""
     if session.emulated:
@@ -48,3 +77,15 @@ def point_to_the_service(session: Session) -> None:
 def _ask_for_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         ctx.ensure_object(Session).as_json = True
+
+
+def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> object:
+    if value is None:
+        return None
+    try:
+        read: object = json.loads(value)
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        raise click.BadParameter(f"{value!r} is no JSON object, e.g. '{{\"order\": 7}}'.")
+    return cast("object", read)

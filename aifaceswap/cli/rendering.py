@@ -97,7 +97,7 @@ def show_swaps(swaps: Iterable[Swap]) -> None:
     for swap in swaps:
         created = _moment(swap.created_at)[: len("2026-01-02 03:04")]
         cells = (_number(swap.progress, "%"), _number(swap.credit_cost), created)
-        table.add_row(printable(swap.id), _status(swap), printable(swap.type or ""), *cells)
+        table.add_row(printable(swap.id), status_text(swap), printable(swap.type or ""), *cells)
     Console().print(table)
 
 
@@ -175,12 +175,30 @@ def show_fields(fields: Iterable[tuple[str, str | Text]]) -> None:
     table.add_column(overflow="fold")
     for name, value in fields:
         table.add_row(name, Text(printable(value)) if isinstance(value, str) else value)
+    show_table(table)
+
+
+def show_table(table: Table) -> None:
+    """Write a table to stdout."""
     Console(highlight=False).print(table)
+
+
+def show_line(*cells: Text, below: str | None = None) -> None:
+    """Write a line to stdout, and below it one that is neither cut nor folded."""
+    console = Console(highlight=False)
+    console.print(Text("  ").join(cells))
+    if below:
+        console.print(f"  {printable(below)}", markup=False, soft_wrap=True)
+
+
+def status_text(swap: Swap) -> Text:
+    """The status of a swap in its colour."""
+    return Text(printable(swap.status), style=_STYLES.get(swap.status, "yellow"))
 
 
 def _swap_fields(swap: Swap, output: Path | None) -> Iterator[tuple[str, str | Text]]:
     yield "Swap", swap.id
-    yield "Status", _status(swap)
+    yield "Status", status_text(swap)
     optional: dict[str, Any] = {
         "Progress": None if swap.is_finished else _number(swap.progress, " %"),
         "Error": swap.error_message if swap.has_failed else None,
@@ -207,10 +225,6 @@ def _account_fields(account: Account) -> Iterator[tuple[str, str]]:
     yield "Credits", f"{_number(credit.total)} ({sources})"
     yield "Requests", f"{_number(rate.remaining)} of {_number(rate.limit)} left{window}"
     yield from ((printable(name), _json(value)) for name, value in account.extra.items())
-
-
-def _status(swap: Swap) -> Text:
-    return Text(printable(swap.status), style=_STYLES.get(swap.status, "yellow"))
 
 
 def _number(value: float | None, unit: str = "") -> str:
