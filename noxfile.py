@@ -130,6 +130,14 @@ def crashes(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """The facts of the API and its description, against the emulator: docs/conformance.md."""
+    session.install(".[cli]", *_group("conformance"))
+    env = {"AIFACESWAP_EXAMPLES": "300"}
+    session.run("pytest", "tests/conformance", *session.posargs, env=env)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Ten million random webhook deliveries; the tests try a few thousand."""
     session.install(".")
