@@ -49,7 +49,7 @@ def _group(name: str) -> list[str]:
 def _floors() -> list[str]:
     """Our own dependencies in the lowest versions that we say we work with."""
     project = PROJECT["project"]
-    ours = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    ours = sum(project["optional-dependencies"].values(), project["dependencies"])
     return [re.sub(r">=\s*", "==", dependency) for dependency in ours]
 
 
