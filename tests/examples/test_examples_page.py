@@ -154,6 +154,7 @@ def test_two_urls_become_a_picture(browser: Browser, app: App, size: tuple[int, 
         "Picture of the face",
         "Picture to put it into",
     ]
+    assert not browser.find("img").is_displayed()
     browser.fill()
     assert not browser.overflows()
     browser.find("button").click()
@@ -221,6 +222,7 @@ def test_a_form_becomes_a_picture(browser: Browser, form_app: App, size: tuple[i
     browser.fill("http://example.com/face.jpg")
     browser.find("button").click()
     browser.until(lambda: browser.text("#problem").startswith("source_url: "))
+    assert browser.find("#source_url").get_attribute("aria-invalid") == "true"
     assert browser.find("#target_url").get_attribute("value") == TARGET
     assert not browser.overflows()
 
