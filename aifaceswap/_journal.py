@@ -38,7 +38,7 @@ CREATE TABLE rows (
     swap_id TEXT,
     swap_json TEXT,
     error_json TEXT,
-    path TEXT,
+    path BLOB,
     attempts INTEGER NOT NULL DEFAULT 0,
     seconds REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
@@ -76,7 +76,7 @@ class Record:
         swap_id: The id of its swap, once it is created.
         swap_json: The swap, once it has ended.
         error_json: Why it failed.
-        path: Where its picture is.
+        path: Where its picture is, as the system says it: a path need not be text.
         attempts: How many times it was sent.
         seconds: How long it took.
     """
@@ -88,7 +88,7 @@ class Record:
     swap_id: str | None = None
     swap_json: str | None = None
     error_json: str | None = None
-    path: str | None = None
+    path: bytes | None = None
     attempts: int = 0
     seconds: float = 0.0
 
@@ -125,7 +125,7 @@ class Record:
     def _readable(self) -> Generator[None]:
         try:
             yield
-        except (ValueError, KeyError, AttributeError) as fault:
+        except (ValueError, KeyError, AttributeError, TypeError) as fault:
             raise JournalError(f"row {self.row} of the journal is damaged: {fault}") from None
 
 
@@ -248,7 +248,9 @@ class Journal:
     def _flush(self) -> None:
         with self._alone():
             number = len(self._pending)
-            with _transaction(self._connection):
+            # It commits, or rolls back where anything fails.
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     self._pending[:number],
@@ -294,13 +296,12 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute("COMMIT")
     if tables == 0 and application == 0:
-        connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
         return
-    connection.execute("COMMIT")
     if application != _APPLICATION:
         raise JournalError(f"{path} is a database, but not the journal of a bulk run")
     if version != VERSION:
@@ -314,28 +315,17 @@ def _named(path: str) -> Generator[None]:
     """Nothing of sqlite's own comes out, and every error names the file."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:
         raise JournalError(_fault(path, error)) from None
 
 
-def _fault(path: str, error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+def _fault(path: str, error: Exception) -> str:
+    # The lowest byte tells the kind of the error; not every one has a code.
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if kind == sqlite3.SQLITE_BUSY:
         return f"{path} is in use by another run; wait for its end, or use another journal"
-    if code is not None and code & 0xFF == sqlite3.SQLITE_NOTADB:
+    if kind == sqlite3.SQLITE_NOTADB:
         return f"{path} is no journal of a bulk run; use another file"
-    if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
+    if kind == sqlite3.SQLITE_FULL:
         return f"{path} cannot be written: the disk is full; make room and resume"
     return f"{path} cannot be used as a journal: {error}"
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Generator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

@@ -385,7 +385,7 @@ class AsyncBulk:
                 if error.status not in EXPIRED:
                     raise
                 await self._download((await self._send(get_swap(swap.id))).value, target)
-        return attrs.evolve(record, path=str(target))
+        return attrs.evolve(record, path=os.fsencode(target))
 
     async def _download(self, swap: Swap, target: Path) -> None:
         url = swap.result_url or ""
@@ -469,7 +469,7 @@ def _outcome(record: Record, swap: Swap | None, error: AIFaceSwapError | None) -
         idempotency_key=record.key,
         swap=swap,
         error=error,
-        path=None if record.path is None else Path(record.path),
+        path=None if record.path is None else Path(os.fsdecode(record.path)),
         attempts=record.attempts,
         seconds=record.seconds,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -128,7 +129,7 @@ def _outcome(record: Record) -> Outcome:
         idempotency_key=record.key,
         swap=record.swap,
         error=record.error,
-        path=None if record.path is None else Path(record.path),
+        path=None if record.path is None else Path(os.fsdecode(record.path)),
         attempts=record.attempts,
         seconds=record.seconds,
     )

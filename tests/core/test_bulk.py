@@ -77,6 +77,19 @@ async def test_every_row_has_one_swap_and_one_outcome(tmp_path: Path) -> None:
         assert outcome.path.name.startswith(f"{outcome.row:06d}-")
 
 
+async def test_a_folder_may_have_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """A path is bytes to the system; the journal keeps them, and a run again gives them back."""
+    folder = tmp_path / os.fsdecode(b"\xff")
+    async with service() as (_, client):
+        for _again in range(2):
+            (outcome,) = await run(
+                client, rows(1), journal=tmp_path / "run.sqlite", download_to=folder
+            )
+            assert outcome.path is not None
+            assert outcome.path.parent == folder
+            assert outcome.path.exists()
+
+
 async def test_a_row_that_fails_is_an_outcome() -> None:
     """Refused, failed on the way, or not even a request: the others go on."""
     requests: list[Any] = rows(6, at_1="nsfw", at_3="fails")
