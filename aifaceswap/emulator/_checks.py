@@ -6,7 +6,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
 
-
-T = TypeVar("T")
 
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.%]{2,60}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -135,11 +133,6 @@ def text(*, empty: bool = False, lines: bool = False, optional: bool = False) ->
 
 def _is_unicode(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def as_tuple(value: Sequence[T]) -> tuple[T, ...]:
-    """A converter: a list becomes a tuple, and whatever else is left to the validator."""
-    return tuple(value) if isinstance(value, list) else cast("tuple[T, ...]", value)
 
 
 def headers(_: object, attribute: attrs.Attribute[Any], value: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import anyio.from_thread
@@ -40,6 +40,11 @@ DEFAULT_API_KEY: Final = "key_emulator"
 
 def _choose_clock(clock: Clock | None) -> Clock:
     return RealClock() if clock is None else clock
+
+
+def _to_tuple(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    # What is no list is left to the validator.
+    return tuple(faults) if isinstance(faults, list) else cast("tuple[Fault, ...]", faults)
 
 
 def _check_receiver(emulator: Emulator, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -93,7 +98,7 @@ class Emulator:
     result_ttl: float = attrs.field(default=3600.0, validator=_checks.number(above=0.0))
     deliver_to: str | None = attrs.field(default=None, validator=_check_receiver)
     _faults: tuple[Fault, ...] = attrs.field(
-        default=(), repr=False, converter=_checks.as_tuple, validator=_checks.all_of(Fault)
+        default=(), repr=False, converter=_to_tuple, validator=_checks.all_of(Fault)
     )
     _gate: Gate = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
     _running: _Running | None = attrs.field(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, get_args
 
 import attrs
 
@@ -135,6 +135,11 @@ class Oversized:
     size: int = attrs.field(default=64 * 1024 * 1024, validator=_checks.whole(least=1))
 
 
+def _to_tuple(names: Sequence[str]) -> tuple[str, ...]:
+    # What is no list is left to the validator.
+    return tuple(names) if isinstance(names, list) else cast("tuple[str, ...]", names)
+
+
 @attrs.frozen
 class Headers:
     """Answer with wrong headers, or without some. The request has its effect.
@@ -146,7 +151,7 @@ class Headers:
 
     set: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=_checks.headers)
     remove: tuple[str, ...] = attrs.field(
-        default=(), converter=_checks.as_tuple, validator=_checks.header_names
+        default=(), converter=_to_tuple, validator=_checks.header_names
     )
 
 

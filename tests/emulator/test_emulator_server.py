@@ -16,39 +16,11 @@ import anyio
 import pytest
 
 from aifaceswap.emulator import Emulator, Limits, VirtualClock
+from emulator.emulator_wire import JSON_TYPE, exchange, raw, read_answer
 from emulator.emulator_world import SWAP
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
-
-LENGTH = b"content-length: "
-
-
-async def exchange(emulator: Emulator, *parts: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send raw bytes, part by part; read one answer."""
-    host, port = emulator.origin.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-        async with asyncio.timeout(5):
-            return await read_answer(reader)
-    finally:
-        writer.close()
-        await writer.wait_closed()
-
-
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-    body = await reader.readexactly(int(headers["content-length"]))
-    return int(head[0].split(" ")[1]), headers, body
-
-
-def raw(body: bytes, *headers: str, method: str = "POST", path: str = "/api/v1/swaps") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Authorization: Bearer key_emulator", *headers]
-    return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
 
 
 async def test_a_swap_is_created_looked_at_and_downloaded(
@@ -129,7 +101,6 @@ async def test_keys_can_be_added_and_revoked_and_credits_topped_up(emulator: Emu
 
 LONG = b'{"metadata": "' + b"a" * 1024 * 1024 + b'"}'
 BOMB = gzip.compress(LONG * 10)
-JSON_TYPE = "Content-Type: application/json"
 
 
 @pytest.mark.parametrize(
