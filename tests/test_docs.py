@@ -26,6 +26,8 @@ EXAMPLES = {
 ONLY_SHOWN = {"bash", "sh", "text", "toml", "yaml", "json", "ini"}
 # Pages whose commands are not compared yet.
 NOT_COMPARED = {"docs/command-line.md"}
+# What commands of a page run that the package does not bring.
+NEEDED = {"docs/guides/migrating.md": ["requests"]}
 # Python for packages that need not be here; another test runs it and names the page.
 RUN_ELSEWHERE = "py"
 
@@ -67,6 +69,8 @@ WITH_COMMANDS = [
 @pytest.mark.parametrize("name", WITH_COMMANDS)
 def test_commands_print_what_the_page_shows(name: str, tmp_path: Path) -> None:
     """Carried out in the page's order, with the files that the page tells to save."""
+    for package in NEEDED.get(name, ()):
+        pytest.importorskip(package)
     terminal = Terminal(tmp_path)
     try:
         for block in blocks(PAGES[name]):
