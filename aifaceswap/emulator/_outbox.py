@@ -222,7 +222,8 @@ class Outbox:
     def finish_attempt(self, delivery: Delivery, attempt: DeliveryAttempt, now: float) -> None:
         """Note what became of an attempt; plan the next where one is needed."""
         delivery.attempts.append(attempt)
-        if attempt.status in _SUCCESS:
+        if attempt.status in _SUCCESS or delivery.state == "delivered":
+            # One on demand may have arrived while this one was under way.
             delivery.state = "delivered"
         elif len(delivery.attempts) > len(BACKOFF):
             delivery.state = "failed"
