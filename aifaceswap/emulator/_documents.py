@@ -18,7 +18,7 @@ import attrs
 import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 
-from .faults import ACTIONS, Action, Fault, name_of
+from .faults import ACTIONS, Action, Fault
 
 T = TypeVar("T")
 
@@ -59,7 +59,9 @@ def read_script(text: bytes, name: str) -> tuple[Fault, ...]:
     source = _decode(text, name)
     try:
         value = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ValueError(f"{name}: is nested too deep") from None
+    except ValueError as error:
         end = f"at line {source.count(chr(10)) + 1}, the end"
         raise ValueError(f"{name}: {error}".replace("at end of document", end)) from None
     try:
@@ -98,7 +100,7 @@ def read_json(
 
 def report_json(error: FieldError, source: str, name: str) -> ValueError:
     """The error for a flaw of a JSON document."""
-    return _report(error, name, _find_json_line(source, error.path))
+    return _report(error, name, find_json_line(source, error.path))
 
 
 def _report(error: FieldError, name: str, line: int) -> ValueError:
@@ -168,7 +170,7 @@ def _find_toml_line(source: str, path: Path) -> int:
     lines = source.splitlines()
     for wanted in (path[:end] for end in range(len(path), 0, -1)):
         for number in range(1, len(lines) + 1):
-            with contextlib.suppress(tomllib.TOMLDecodeError, LookupError, TypeError):
+            with contextlib.suppress(ValueError, LookupError, TypeError):
                 value: Any = tomllib.loads("\n".join(lines[:number]))
                 for step in wanted:
                     value = value[step]
@@ -180,8 +182,8 @@ _BLANK: Final = re.compile(r"[ \t\r\n,:]*")
 _raw_decode = json.JSONDecoder().raw_decode
 
 
-def _find_json_line(source: str, path: Path) -> int:
-    """Where the field, or what holds it, begins."""
+def find_json_line(source: str, path: Path) -> int:
+    """Where the field, or what holds it, begins; the first line is 1."""
     place = _skip(source, 0)
     for step in path:
         found = _find_member(source, place, step)
@@ -193,7 +195,10 @@ def _find_json_line(source: str, path: Path) -> int:
 
 def _find_member(source: str, place: int, step: str | int) -> int | None:
     """Where the member of the object or list at `place` begins, or None without such a one."""
-    is_object, number, place = source[place] == "{", 0, _skip(source, place + 1)
+    is_object, number = source[place] == "{", 0
+    if source[place] not in "[{":
+        return None
+    place = _skip(source, place + 1)
     while source[place] not in "]}":
         key: str | int = number
         if is_object:
@@ -293,11 +298,3 @@ def _is(union: object, kind: object) -> bool:
 def unstructure(value: object) -> Any:
     """What JSON says for one of our values, without what is as by default."""
     return _converter().unstructure(value)
-
-
-def write_fault(fault: Fault) -> dict[str, Any]:
-    """A fault as JSON has it."""
-    return {
-        **attrs.asdict(fault),
-        "do": {"action": name_of(type(fault.do)), **attrs.asdict(fault.do)},
-    }

@@ -28,13 +28,14 @@ def show_fault(record: FaultRecord) -> dict[str, Any]:
     """A fault as files have it, with its number and its counters."""
     return {
         "number": record.number,
-        **_describe_fault(record.fault),
+        **describe_fault(record.fault),
         "seen": record.seen,
         "struck": record.struck,
     }
 
 
-def _describe_fault(fault: Fault) -> dict[str, Any]:
+def describe_fault(fault: Fault) -> dict[str, Any]:
+    """A fault as files have it."""
     return {**attrs.asdict(fault, recurse=False), "do": show_action(fault.do)}
 
 
