@@ -5,9 +5,10 @@ A page is README.md or any Markdown file below docs. Of its code blocks
 - `python` is run as it stands, unless its first line is a comment with a file's name
   (`# swap.py`): then it is saved under that name, for a command of the page to run;
 - `console` holds commands after `$ ` and what they print on a terminal. They are carried out in
-  the page's order, in one new folder, with an environment that has no key in it. `…` stands for
-  what may differ: within a line, or as a line of its own for any number of lines. A command that
-  ends with `&` goes on until the page ends;
+  the page's order, in one new folder, with an environment that has no key in it. What differs
+  from run to run (ids, times, ports) may differ, and so may whatever the page shows as `…`:
+  within a line, or as a line of its own for any number of lines. A command that ends with `&`
+  goes on until the page ends;
 - everything else is only shown: it must not be Python.
 """
 
@@ -33,6 +34,12 @@ PORTS = ("8123", "8080", "8081")
 
 _BLOCK = re.compile(r"^```([^\n`]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w-]+\.\w+)")
+_VARYING = re.compile(
+    r"\b(?:tsk|req)_[0-9a-f]{24}\b"
+    r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+    r"|\b20\d\d-\d\d-\d\d \d\d:\d\d(?::\d\d)?\b"
+    r"|(?<=127\.0\.0\.1:)\d+"
+)
 _SKIPPED_LINES = r"(?:.*\n)*?"
 
 
@@ -81,7 +88,8 @@ class Command:
 
     def printed(self, output: str, *, so_far: bool = False) -> bool:
         """Whether the page shows this output; `so_far`: whether more may follow."""
-        lines = (_SKIPPED_LINES if line == "…" else _line(line) for line in self.output.split("\n"))
+        shown = _VARYING.sub("…", self.output).split("\n")
+        lines = (_SKIPPED_LINES if line == "…" else _line(line) for line in shown)
         pattern = "".join(lines) + (r"[\s\S]*" if so_far else "")
         return re.fullmatch(pattern, f"{output}\n") is not None
 

@@ -48,6 +48,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def sheets(site: Path) -> list[Path]:
+    """The pages; files that are only handed out are none."""
+    found = (path.relative_to(site) for path in site.rglob("*.html"))
+    return [path for path in sorted(found) if path.parts[0] not in {"_static", "_downloads"}]
+
+
 # --- links -----------------------------------------------------------------------------------
 
 
@@ -76,9 +82,9 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def built(site: Path) -> dict[Path, Page]:
     found = {}
-    for path in site.rglob("*.html"):
-        found[path] = page = Page()
-        page.feed(path.read_text(encoding="utf-8"))
+    for path in sheets(site):
+        found[site / path] = page = Page()
+        page.feed((site / path).read_text(encoding="utf-8"))
     return found
 
 
@@ -169,8 +175,7 @@ def test_nothing_overflows(size: tuple[int, int], site: Path, url: str, browser:
     """No page has to be scrolled sideways."""
     _resize(browser, *size)
     wide = {}
-    for path in sorted(site.rglob("*.html")):
-        name = path.relative_to(site).as_posix()
+    for name in map(Path.as_posix, sheets(site)):
         browser.get(f"{url}/{name}")
         width, room = browser.execute_script(
             "return [document.documentElement.scrollWidth, window.innerWidth]"
@@ -197,8 +202,8 @@ def test_every_picture_is_seen(site: Path, url: str, browser: Any) -> None:
     """Pictures are loaded, and say in words what they show."""
     _resize(browser, *DESKTOP)
     seen = set()
-    for path in sorted(site.rglob("*.html")):
-        browser.get(f"{url}/{path.relative_to(site).as_posix()}")
+    for path in sheets(site):
+        browser.get(f"{url}/{path.as_posix()}")
         for width, words, source in browser.execute_script(
             "return [...document.querySelectorAll('article img')]"
             ".map(image => [image.naturalWidth, image.alt, image.src])"
