@@ -7,9 +7,9 @@ known stands in the database; pages ask only there.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from flask import Flask, abort, current_app, redirect, render_template, request, url_for
@@ -31,20 +31,15 @@ class Shop:
         self.client = Client(settings.api_key, base_url=settings.base_url)
         # A customer waits for this one: rather "come back in 3 s" than all threads taken.
         self.quick = self.client.with_options(deadline=10, max_wait=0.5)
-        # The service allows ten unfinished swaps: more threads would follow none.
-        self.followers = ThreadPoolExecutor(10)
 
     @contextmanager
     def lifespan(self) -> Iterator[None]:
         """Open for as long as the app runs; what was under way before is followed on."""
         self.client.expect_deliveries()
         for swap_id in self.orders.under_way():
-            self.followers.submit(self.follow, swap_id)
-        try:
+            self.follow(swap_id)
+        with self.client:
             yield
-        finally:
-            self.followers.shutdown(wait=False, cancel_futures=True)
-            self.client.close()  # ends the waits
 
     def begin(self, order: Order) -> None:
         """Create an order's swap, once: its key was stored before."""
@@ -61,9 +56,16 @@ class Shop:
             self.orders.forget(order)
             raise
         self.orders.created(order, swap)
-        self.followers.submit(self.follow, swap)
+        self.follow(swap)
 
     def follow(self, swap: Swap | str) -> None:
+        """Wait in a thread: ten at most, as the service allows ten unfinished swaps.
+
+        It ends with the process; what it has missed is in the database.
+        """
+        threading.Thread(target=self.see_to_its_end, args=[swap], daemon=True).start()
+
+    def see_to_its_end(self, swap: Swap | str) -> None:
         """See a swap to its end. All waits share their looks, and a delivery ends them."""
         try:
             swap = self.client.swaps.wait(swap, timeout=None, on_look=self.orders.saw)

@@ -10,6 +10,7 @@ import logging
 import math
 import re
 import sqlite3
+import threading
 import uuid
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -59,22 +60,24 @@ class Order:
 
 
 class Orders:
-    """The orders, in a file. A commit here takes far less time than a request."""
+    """The orders, in a file, for all threads. A commit takes far less time than a request."""
 
     def __init__(self, path: str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute(_TABLE)
+        self._db.row_factory = sqlite3.Row
+        self._lock = threading.Lock()
+        self._execute("PRAGMA journal_mode = WAL")
+        self._execute(_TABLE)
 
     def place(self, order_id: str, source_url: str, target_url: str, hook: str | None) -> Order:
         """Store an order with a fresh idempotency key, or find it where it was sent before."""
         afs.SwapRequest(source_url=source_url, target_url=target_url)  # refuses what is no URL
         if not _ORDER_ID.fullmatch(order_id):
             raise afs.InvalidRequestError.of("order", order_id, "is no order: load the page anew")
-        self._db.execute(
+        self._execute(
             "INSERT OR IGNORE INTO orders (id, source_url, target_url, webhook_url, "
             "idempotency_key) VALUES (?, ?, ?, ?, ?)",
-            (order_id, source_url, target_url, hook, str(uuid.uuid4())),
+            *(order_id, source_url, target_url, hook, str(uuid.uuid4())),
         )
         order = self.get(order_id)
         if order is None or (order.source_url, order.target_url) != (source_url, target_url):
@@ -84,37 +87,36 @@ class Orders:
 
     def get(self, order_id: str) -> Order | None:
         """The order with this id."""
-        cursor = self._db.execute("SELECT * FROM orders WHERE id = ?", (order_id,))
-        names = [column[0] for column in cursor.description]
-        row = cursor.fetchone()
-        if row is None:
-            return None
-        values = dict(zip(names, row, strict=True))
-        return Order(**{**values, "ended": bool(values["ended"])})
+        rows = self._execute("SELECT * FROM orders WHERE id = ?", order_id)
+        return Order(**{**rows[0], "ended": bool(rows[0]["ended"])}) if rows else None
 
     def under_way(self) -> list[str]:
         """The swaps that have not ended: at its start, those from before the app was stopped."""
         query = "SELECT swap_id FROM orders WHERE swap_id IS NOT NULL AND NOT ended"
-        return [swap_id for (swap_id,) in self._db.execute(query)]
+        return [row["swap_id"] for row in self._execute(query)]
 
     def created(self, order: Order, swap: afs.Swap) -> Order:
         """Note which swap an order has become."""
-        self._db.execute("UPDATE orders SET swap_id = ? WHERE id = ?", (swap.id, order.id))
+        self._execute("UPDATE orders SET swap_id = ? WHERE id = ?", swap.id, order.id)
         self.saw(swap)
         return self.get(order.id) or order
 
     def saw(self, swap: afs.Swap) -> None:
         """Note how a swap is now. It ends once: what comes late does not undo that."""
         error = (swap.error_message or "The swap failed.") if swap.has_failed else None
-        self._db.execute(
+        self._execute(
             "UPDATE orders SET status = ?, progress = ?, result_url = ?, error = ?, ended = ? "
             "WHERE swap_id = ? AND NOT ended",
-            (swap.status, swap.progress or 0, swap.result_url, error, swap.is_finished, swap.id),
+            *(swap.status, swap.progress or 0, swap.result_url, error, swap.is_finished, swap.id),
         )
 
     def forget(self, order: Order) -> None:
         """Drop an order that was refused: sent again, it begins anew, with a fresh key."""
-        self._db.execute("DELETE FROM orders WHERE id = ? AND swap_id IS NULL", (order.id,))
+        self._execute("DELETE FROM orders WHERE id = ? AND swap_id IS NULL", order.id)
+
+    def _execute(self, statement: str, *values: object) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._db.execute(statement, values).fetchall()
 
 
 @dataclass(frozen=True)

@@ -135,14 +135,15 @@ def test_a_swap_that_fails_says_why(world: World) -> None:
 
 
 def test_a_busy_service_is_told_at_once(world: World) -> None:
-    """503 and when to come back; the order keeps its key."""
+    """503 and when to come back; nothing piles up, and the order keeps its key."""
     order, file = str(uuid.uuid4()), magic("rate-limited.jpg")
     replies = [world.customer.send(order, source_url=file, target_url=TARGET) for _ in range(2)]
 
     assert [reply.status for reply in replies] == [503, 503]
     assert all(int(reply.headers["Retry-After"]) >= 1 for reply in replies)
-    keys = {one.idempotency_key for one in world.service.requests if file.encode() in one.body}
-    assert len(keys) == 1
+    sent = [one.idempotency_key for one in world.service.requests if file.encode() in one.body]
+    assert len(sent) <= 2
+    assert len(set(sent)) == 1
 
 
 # --- deliveries ------------------------------------------------------------------------------
