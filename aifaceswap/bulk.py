@@ -355,7 +355,8 @@ class AsyncBulk:
         self, record: Record, error: AIFaceSwapError, began: float, swap: Swap | None = None
     ) -> None:
         error.idempotency_key = record.key
-        state = _state_after(error)
+        # A swap that has ended is paid: only its picture is missing, and may come the next time.
+        state = None if record.state == State.ENDED else _state_after(error)
         if isinstance(error, SwapFailedError | WaitTimeoutError):
             swap = error.swap
         record = attrs.evolve(record, seconds=self._clock() - began, error_json=error_json(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 from aifaceswap import (
     AsyncClient,
     AuthenticationError,
+    BadRequestError,
     Budget,
     BulkProgress,
     BulkStoppedError,
@@ -28,7 +30,9 @@ from aifaceswap import (
     SwapRequest,
 )
 from aifaceswap._journal import Journal, Record, State
+from aifaceswap._protocol import swap_body
 from aifaceswap.emulator import Emulator, Limits
+from aifaceswap.emulator.faults import Fault, Status
 
 NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
 SOURCE = "https://example.com/face.jpg"
@@ -140,6 +144,32 @@ async def test_swaps_of_others_hold_slots() -> None:
         outcomes = await run(client, rows(20))
     assert all(outcome.ok for outcome in outcomes)
     assert [request for request in emulator.requests if request.status == 429] == []
+
+
+async def test_a_run_begins_where_the_swaps_of_others_cannot_be_listed() -> None:
+    """Slots are only guessed better by the list."""
+    refused = Fault("GET /swaps", Status(400))
+    async with service(faults=[refused]) as (emulator, client):
+        outcomes = await run(client, rows(12))
+    assert [outcome.ok for outcome in outcomes] == [True] * 12
+    assert [request.status for request in emulator.requests][0] == 400
+
+
+async def test_a_swap_that_ended_while_nobody_ran_is_known_by_its_creation(tmp_path: Path) -> None:
+    """The same key again is answered with the finished swap: no wait is needed."""
+    request = rows(1)[0]
+    async with service() as (emulator, client):
+        meant = Record(row=0, state=State.MEANT, key="key-0", body=swap_body(request))
+        journal = await Journal.open(tmp_path / "run.sqlite")
+        await journal.write(meant)
+        await journal.close()
+        urls = {"source_url": request.source_url, "target_url": request.target_url}
+        await client.swaps.wait(await client.swaps.create(**urls, idempotency_key="key-0"))
+        before = len(emulator.requests)
+        (outcome,) = await run(client, [request], journal=tmp_path / "run.sqlite")
+        assert outcome.ok
+        assert [each.method for each in emulator.requests[before:]] == ["GET", "POST"]
+    assert len(emulator.swaps) == 1
 
 
 async def test_leaving_early_loses_nothing(tmp_path: Path) -> None:
@@ -333,6 +363,71 @@ async def test_progress_is_told() -> None:
     last = told[-1]
     assert (last.total, last.read, last.done, last.failed, last.in_flight) == (15, 15, 14, 1, 0)
     assert max(progress.in_flight for progress in told) == 10
+
+
+async def test_a_picture_that_cannot_be_fetched_fails_its_row(tmp_path: Path) -> None:
+    """Its swap is kept; a run again fetches it without paying twice."""
+    refused = Fault("GET /results/*", Status(400))
+    async with service(faults=[refused]) as (emulator, client):
+        settings: dict[str, Any] = {"journal": tmp_path / "run.sqlite", "download_to": tmp_path}
+        (failed,) = await run(client, rows(1), **settings)
+        assert isinstance(failed.error, BadRequestError)
+        assert failed.swap is not None
+        (done,) = await run(client, rows(1), **settings)
+    assert done.path is not None
+    assert len(emulator.swaps) == 1
+
+
+async def test_a_folder_that_is_gone_stops_the_run(tmp_path: Path) -> None:
+    """Where no picture can be written, no more swaps are paid for."""
+    folder = tmp_path / "out"
+    async with service() as (emulator, client):
+
+        def remove(progress: BulkProgress) -> None:
+            if progress.done == 1:
+                shutil.rmtree(folder)
+
+        with pytest.raises(BulkStoppedError, match="run them anew") as caught:
+            await run(client, rows(100), download_to=folder, on_progress=remove)
+        assert isinstance(caught.value.__cause__, OSError)
+        assert len(emulator.swaps) < 100
+
+
+async def test_a_failure_that_cannot_be_written_down_stops_the_run(tmp_path: Path) -> None:
+    """What the journal does not hold has not happened: the next run finds it again."""
+    journal, (request,) = tmp_path / "run.sqlite", rows(1, at_0="nsfw")
+    begun = await Journal.open(journal)
+    await begun.write(Record(row=0, state=State.MEANT, key="key-0", body=swap_body(request)))
+    await begun.close()
+    async with service() as (_, client):
+        async with client.swaps.bulk([request], journal=journal) as outcomes:
+            assert outcomes._journal is not None
+            outcomes._journal._connection.execute("PRAGMA query_only = ON")
+            with pytest.raises(JournalError, match="readonly"):
+                await anext(outcomes)
+        (outcome,) = await run(client, [request], journal=journal)
+    assert isinstance(outcome.error, ContentRejectedError)
+
+
+async def test_rows_left_of_an_input_without_end_are_not_counted() -> None:
+    """Nobody knows how many there are."""
+    async with service() as (emulator, client):
+        emulator.revoke_key(emulator.api_key)
+        with pytest.raises(BulkStoppedError, match="For the rows that are left") as caught:
+            await run(client, iter(rows(3)))
+    assert caught.value.rows_left is None
+
+
+async def test_an_error_of_the_users_own_callback_comes_out_as_it_is() -> None:
+    """The run ends; the error is not taken for one of a row."""
+
+    def broken(progress: BulkProgress) -> None:
+        if progress.done == 2:
+            raise RuntimeError("the window is gone")
+
+    async with service() as (_, client):
+        with pytest.raises(RuntimeError, match="the window is gone"):
+            await run(client, rows(20), on_progress=broken)
 
 
 async def test_an_error_of_the_users_own_rows_comes_out_as_it_is() -> None:
