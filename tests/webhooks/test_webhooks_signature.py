@@ -46,6 +46,7 @@ def test_the_worked_example_of_the_contract() -> None:
     """It is signed, verified and read as the service's documents show it."""
     event = webhooks.parse(BODY, HEADER, [KEY], now=NOW)
 
+    assert webhooks.SIGNATURE_HEADER == "x-aifaceswap-signature"
     assert webhooks.sign(BODY, KEY, timestamp=NOW) == HEADER
     assert (event.event, event.swap.id, event.swap.status) == ("swap.completed", "tsk_1", "done")
 
@@ -54,6 +55,7 @@ def test_a_delivery_that_was_signed_just_now_is_believed() -> None:
     """By the system's clock, where none is given."""
     body = body_of()
 
+    webhooks.verify(body, webhooks.sign(body, KEY), KEY)
     assert webhooks.parse(body, webhooks.sign(body, KEY), KEY).swap.metadata == {"row": 1}
 
 
@@ -121,7 +123,7 @@ def test_no_header() -> None:
         HEADER + "é",
         HEADER + "\udcff",
         HEADER.encode() + b"\xff",
-        HEADER + "," * 1024,
+        HEADER + "," * (1025 - len(HEADER)),
     ],
 )
 def test_a_header_that_cannot_be_read(header: str | bytes) -> None:
