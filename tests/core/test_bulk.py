@@ -152,7 +152,7 @@ async def test_a_run_begins_where_the_swaps_of_others_cannot_be_listed() -> None
     async with service(faults=[refused]) as (emulator, client):
         outcomes = await run(client, rows(12))
     assert [outcome.ok for outcome in outcomes] == [True] * 12
-    assert [request.status for request in emulator.requests][0] == 400
+    assert emulator.requests[0].status == 400
 
 
 async def test_a_swap_that_ended_while_nobody_ran_is_known_by_its_creation(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ async def test_a_swap_that_ended_while_nobody_ran_is_known_by_its_creation(tmp_p
         journal = await Journal.open(tmp_path / "run.sqlite")
         await journal.write(meant)
         await journal.close()
-        urls = {"source_url": request.source_url, "target_url": request.target_url}
+        urls: Any = {"source_url": request.source_url, "target_url": request.target_url}
         await client.swaps.wait(await client.swaps.create(**urls, idempotency_key="key-0"))
         before = len(emulator.requests)
         (outcome,) = await run(client, [request], journal=tmp_path / "run.sqlite")
