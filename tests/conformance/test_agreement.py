@@ -88,6 +88,17 @@ def test_every_refusal_is_as_described(name: str) -> None:
     assert describe(answer, "/swaps", "post") is None
 
 
+@pytest.mark.parametrize("header", ["", "Bearer nobody"])
+def test_a_refused_key_is_as_described(header: str) -> None:
+    """Without a key, or with one that is not live, the answer is described, with its code."""
+    pytest.importorskip("jsonschema")
+    with Emulator() as emulator:
+        answer = make_service(emulator).send("GET", "/me", headers={"Authorization": header})
+
+    assert answer.status == 401
+    assert describe(answer, "/me", "get") is None
+
+
 # What no document knows is not in the description either.
 @pytest.mark.parametrize("name", sorted({*_magic.LIVES} - {"new-status.jpg"}))
 def test_every_life_is_as_described(name: str) -> None:

@@ -17,7 +17,7 @@ from conformance.service import Service
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 COMPONENTS = DESCRIPTION["components"]
-LEVELS = {"documented", "inferred", "unknown", "assumed"}
+LEVELS = {"documented", "inferred", "unknown"}
 
 # The provider's table of errors.
 CODES = {
@@ -71,6 +71,14 @@ def test_it_is_openapi() -> None:
 def test_every_fact_says_how_sure_it_is(place: str) -> None:
     """No operation, parameter, header, answer or field goes without its certainty."""
     assert FACTS[place].get("x-certainty") in LEVELS
+
+
+def test_null_is_only_assumed() -> None:
+    """No document says that null may stand for an optional field of a creation."""
+    fields = COMPONENTS["schemas"]["SwapRequest"]["properties"].values()
+    nullable = [field for field in fields if "null" in field.get("type", [])]
+
+    assert [field["x-assumed"] for field in nullable] == ["null"] * 4
 
 
 def test_the_codes_are_those_of_the_documents() -> None:

@@ -215,7 +215,8 @@ def test_the_newest_comes_first(service: Service) -> None:
 
 def _need(service: Service, count: int) -> list[Any]:
     items = read_items(service.get("/swaps"))
-    if len(items) < count:
+    # The emulator's list was filled before.
+    if len(items) < count and not service.emulator:
         pytest.skip(f"this key has fewer than {count} swaps to list")
     return items
 
