@@ -134,6 +134,8 @@ class WebhookApp:
             await _serve_lifespan(receive, send)
         elif kind == "websocket":
             await send({"type": "websocket.close"})
+        else:  # what ASGI asks of an app that is asked for something new
+            raise NotImplementedError(f"WebhookApp serves no {kind!r}")
 
     async def _answer(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         try:

@@ -50,6 +50,16 @@ async def test_the_store_is_bounded() -> None:
     assert await seen.claim("tsk_996") == "new"
 
 
+async def test_the_store_may_remember_one() -> None:
+    """The least that a store can hold."""
+    seen = MemorySeen(max_deliveries=1)
+    for name in ("a", "b"):
+        await seen.claim(name)
+        await seen.commit(name)
+
+    assert [await seen.claim("b"), await seen.claim("a")] == ["done", "new"]
+
+
 async def test_the_store_forgets_in_time() -> None:
     """After its `ttl`."""
     seen = MemorySeen(ttl=0.001)
@@ -69,7 +79,7 @@ async def test_the_store_forgets_in_time() -> None:
 )
 def test_a_store_that_holds_nothing_is_refused(options: dict[str, int], field: str) -> None:
     """At the start."""
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ConfigurationError, match=f"^{field}: ") as caught:
         MemorySeen(**options)
     assert caught.value.field == field
 

@@ -161,6 +161,16 @@ async def test_what_is_not_to_be_believed(
     assert not any(word in caplog.text for word in ("tsk_1", "example.com", "v1=", KEY))
 
 
+async def test_the_log_says_why_a_delivery_is_refused(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the reason alone."""
+    with caplog.at_level(logging.INFO, logger="aifaceswap"):
+        await receiver.post(BODY, {})
+
+    assert "refused a webhook delivery: header_missing" in caplog.messages
+
+
 async def test_two_signature_headers_are_no_signature(
     receiver: Receiver, events: list[WebhookEvent]
 ) -> None:
@@ -311,7 +321,8 @@ async def test_a_handler_that_raises_gets_the_delivery_again(
 
     assert statuses == [500, 500, 204, 204]
     assert len(calls) == 3
-    assert [record.name for record in caplog.records if record.exc_info] == ["aifaceswap"] * 2
+    told = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert told == ["a webhook delivery could not be handled; it was answered with 500"] * 2
 
 
 async def test_a_delivery_that_comes_while_it_is_handled(serve: Serve) -> None:
@@ -363,7 +374,7 @@ def test_what_cannot_work_is_refused_at_the_start(
     make: Callable[..., object], options: dict[str, Any], field: str
 ) -> None:
     """Not at the first delivery."""
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ConfigurationError, match=f"^{field}: ") as caught:
         make(**{"handler": print, "keys": KEY, **options})
     assert caught.value.field == field
 
@@ -401,6 +412,12 @@ async def test_the_app_stands_alone() -> None:
 async def test_a_websocket_is_closed() -> None:
     """Before it is accepted."""
     assert await conversation({"type": "websocket"}) == [{"type": "websocket.close"}]
+
+
+async def test_a_kind_of_connection_that_is_new_is_refused() -> None:
+    """As ASGI asks for: the server tells who has mounted the app."""
+    with pytest.raises(NotImplementedError, match="smoke signals"):
+        await conversation({"type": "smoke signals"})
 
 
 async def test_nobody_is_answered_who_has_hung_up() -> None:
