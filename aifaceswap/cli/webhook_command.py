@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
@@ -85,7 +86,9 @@ def listen(session: Session, /, **settings: Any) -> None:
 
 
 @webhook.command()
-@click.argument("body", type=click.File("rb"))
+@click.argument(
+    "body", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
 @click.option(
     "--header",
     required=True,
@@ -102,7 +105,7 @@ def listen(session: Session, /, **settings: Any) -> None:
 )
 @json_option
 @click.pass_obj
-def verify(session: Session, /, body: BinaryIO, **given: Any) -> int:
+def verify(session: Session, /, body: Path, **given: Any) -> int:
     """Tell whether a delivery is to be believed, and if not, why.
 
     BODY is a file with the raw body, byte for byte, or - for stdin. Exit code 0: it is to be
@@ -110,7 +113,8 @@ def verify(session: Session, /, body: BinaryIO, **given: Any) -> int:
     """
     from aifaceswap.cli import webhook_jobs
 
-    return webhook_jobs.verify(session, body.read(), **given)
+    raw = sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
+    return webhook_jobs.verify(session, raw, **given)
 
 
 @webhook.command()

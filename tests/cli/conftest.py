@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from aifaceswap.cli import main
 from aifaceswap.emulator import Emulator, Limits
 from cli.cli_world import Outcome
+from scripted import ScriptedServer, Step
 
 Command = Callable[..., Outcome]
+Serve = Callable[..., ScriptedServer]
 
 
 @pytest.fixture
@@ -32,3 +36,15 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         monkeypatch.setenv("AIFACESWAP_BASE_URL", emulator.base_url)
         monkeypatch.setenv("AIFACESWAP_API_KEY", emulator.api_key)
         yield emulator
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a scripted server in a thread of its own."""
+    with start_blocking_portal() as portal, ExitStack() as stack:
+
+        def start(*script: Step) -> ScriptedServer:
+            server = ScriptedServer(*script)
+            return stack.enter_context(portal.wrap_async_context_manager(server))
+
+        yield start

@@ -12,8 +12,8 @@ def heavy():
     return {"aiohttp", "anyio", "cattrs", "click", "rich"} & sys.modules.keys()
 import aifaceswap.cli
 assert not heavy(), heavy()
-for arguments in (["--help"], ["--version"], ["run", "--help"]):
-    assert aifaceswap.cli.main(arguments) == 0
+for words in ("--help", "--version", "run --help", "webhook listen --help", "doctor --help"):
+    assert aifaceswap.cli.main(words.split()) == 0
 assert heavy() == {"click", "rich"}, heavy()
 assert "rich.console" not in sys.modules
 """

@@ -11,17 +11,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from aifaceswap.emulator import Emulator
 from cli.cli_world import FACE, FOREVER, TARGET, Outcome, environment, on_terminal, running
-from scripted import SWAP, Received, ScriptedServer, Step, answer, stall
+from scripted import SWAP, Received, ScriptedServer, answer, stall
 
 Command = Callable[..., Outcome]
 PATIENCE = 20.0
@@ -39,18 +37,6 @@ class Stalling:
 
 
 Serve = Callable[..., ScriptedServer]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start a scripted server in a thread of its own."""
-    with start_blocking_portal() as portal, ExitStack() as stack:
-
-        def start(*script: Step) -> ScriptedServer:
-            server = ScriptedServer(*script)
-            return stack.enter_context(portal.wrap_async_context_manager(server))
-
-        yield start
 
 
 def settings(base_url: str) -> dict[str, str]:
