@@ -61,6 +61,17 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Lines and branches of the package that the test suite reaches."""
+    session.install(".[cli]", *_group("coverage"))
+    session.env["COVERAGE_FILE"] = str(Path(session.create_tmp(), "data").resolve())
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["-n", "2"]))
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
 @nox.session(python=SUPPORTED[0])
 def lowest(session: nox.Session) -> None:
     """The test suite with the oldest dependencies on the oldest Python."""

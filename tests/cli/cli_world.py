@@ -48,7 +48,8 @@ class Outcome:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a user, with no settings of the test run's own."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    names = ("PATH", "HOME", "LANG", *(name for name in os.environ if name.startswith("COVERAGE_")))
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, "TERM": "xterm-256color", "COLUMNS": "", **more}
 
 
