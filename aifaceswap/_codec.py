@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
+from math import isinf
 from operator import eq
 from types import NoneType
 from typing import Any, NoReturn, TypeVar
@@ -18,6 +19,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from aifaceswap.errors import shown
 from aifaceswap.models import (
     SwapPage,
     SwapRequest,
@@ -45,12 +47,19 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError(f"{shown(text)} is larger than any number")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def loads(body: bytes) -> Any:
-    """Read JSON, strictly: UTF-8, no NaN or Infinity.
+    """Read JSON, strictly: UTF-8, no NaN or Infinity, nor what would read as infinity.
 
     Args:
         body: The bytes as they came.

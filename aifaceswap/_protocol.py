@@ -108,6 +108,7 @@ class Call(Generic[T]):
         headers: Headers of this call alone.
         idempotency_key: The key that every attempt sends; None for what only reads.
         purpose: What the budget orders by.
+        template: The path without its query, ids left open; None where that is not known.
     """
 
     method: str
@@ -117,6 +118,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = _NO_HEADERS
     idempotency_key: str | None = None
     purpose: Purpose = "read"
+    template: str | None = None
 
 
 @attrs.frozen
@@ -171,6 +173,7 @@ def post_swap(body: bytes, idempotency_key: str) -> Call[Swap]:
         headers=_JSON_HEADERS,
         idempotency_key=idempotency_key,
         purpose="create",
+        template="/swaps",
     )
 
 
@@ -180,7 +183,13 @@ def get_swap(swap_id: str, *, purpose: Purpose = "read") -> Call[Swap]:
     Raises:
         InvalidRequestError: The id is none.
     """
-    return Call(method="GET", path=f"/swaps/{_checks.swap_id(swap_id)}", into=Swap, purpose=purpose)
+    return Call(
+        method="GET",
+        path=f"/swaps/{_checks.swap_id(swap_id)}",
+        into=Swap,
+        purpose=purpose,
+        template="/swaps/{id}",
+    )
 
 
 def list_swaps(
@@ -195,12 +204,12 @@ def list_swaps(
     if cursor is not None:
         params["cursor"] = _checks.cursor(cursor)
     path = f"/swaps{_checks.query(params)}"
-    return Call(method="GET", path=path, into=SwapPage, purpose=purpose)
+    return Call(method="GET", path=path, into=SwapPage, purpose=purpose, template="/swaps")
 
 
 def get_account() -> Call[Account]:
     """GET /me."""
-    return Call(method="GET", path="/me", into=Account)
+    return Call(method="GET", path="/me", into=Account, template="/me")
 
 
 def any_request(
@@ -368,7 +377,7 @@ def status_error(answer: Answer, attempts: int, idempotency_key: str | None) -> 
     """
     fields = _error_fields(answer.body)
     code = fields.get("code")
-    return _error_class(answer.status, code)(
+    return error_class(answer.status, code)(
         fields.get("message") or _no_message(answer),
         status=answer.status,
         code=code,
@@ -397,7 +406,8 @@ def _error_fields(body: bytes) -> dict[str, str]:
     return {name: value for name, value in named.items() if isinstance(value, str)}
 
 
-def _error_class(status: int, code: str | None) -> type[APIStatusError]:
+def error_class(status: int, code: str | None) -> type[APIStatusError]:
+    """The class of an error: by its code, and by its status where the code is new."""
     fallback = ServerError if status >= 500 else APIStatusError  # noqa: PLR2004 - all 5xx
     return _CODES.get(code or "") or _STATUSES.get(status, fallback)
 

@@ -19,10 +19,12 @@ from yarl import URL
 
 from aifaceswap._protocol import USER_AGENT, Answer, Call, read_rate_limit
 from aifaceswap._retry import next_wait
-from aifaceswap.budget import Purpose, RequestBudget
+from aifaceswap._telemetry import Observer, observe
+from aifaceswap.budget import Permit, Purpose, RequestBudget
 from aifaceswap.errors import (
     AIFaceSwapError,
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     ConcurrencyLimitError,
     ConfigurationError,
@@ -36,7 +38,7 @@ R = TypeVar("R")
 MAX_BODY = 8 * 1024 * 1024
 _DEFAULT_PAUSE = 1.0  # seconds after a 429 that does not say
 _DAY = 86_400.0
-_NEVER = float("inf")
+NEVER = float("inf")
 
 
 @attrs.frozen(kw_only=True)
@@ -47,11 +49,13 @@ class Options:
         timeout: Seconds for one attempt, once the budget has let it go.
         deadline: Seconds for the whole call with all its attempts and waits.
         max_retries: Attempts after the first one.
+        max_wait: Seconds that the whole call may spend waiting for the service's limits.
     """
 
     timeout: float = 30.0
     deadline: float = 120.0
     max_retries: int = 4
+    max_wait: float = NEVER
 
 
 class Transport:
@@ -106,24 +110,16 @@ class Transport:
         Raises:
             AIFaceSwapError: How the last attempt ended, with the call's idempotency key.
         """
-        clock = asyncio.get_running_loop().time
-        ends = clock() + options.deadline
-        attempt = 0
-        while True:
-            attempt += 1
+        with observe(call, self.base_url) as observer:
             try:
-                answer = await self._attempt(call, options.timeout, ends)
-                return read(call, answer, attempt)
+                return await self._carry_out(call, options, read, observer)
             except AIFaceSwapError as error:
-                self._note(error, call, attempt)
-                wait = next_wait(attempt, error, ends - clock(), max_retries=options.max_retries)
-                if wait is None:
-                    raise
+                error.idempotency_key = call.idempotency_key
+                raise
             except asyncio.CancelledError as error:
                 if call.idempotency_key:
                     error.add_note(f"cancelled; idempotency key: {call.idempotency_key}")
                 raise
-            await asyncio.sleep(wait)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; the next call opens new ones."""
@@ -147,7 +143,7 @@ class Transport:
             APIConnectionError: It could not be reached, or broke off while it was read.
         """
         patience = aiohttp.ClientTimeout(
-            total=None, connect=timeout, sock_read=timeout, ceil_threshold=_NEVER
+            total=None, connect=timeout, sock_read=timeout, ceil_threshold=NEVER
         )
         session = self._session() or await self._sessions.open()
         try:
@@ -168,13 +164,50 @@ class Transport:
             return
         raise failure
 
-    async def _attempt(self, call: Call[Any], timeout: float, ends: float) -> Answer:
-        """One exchange, once the budget lets it go."""
+    async def _carry_out(
+        self,
+        call: Call[T],
+        options: Options,
+        read: Callable[[Call[T], Answer, int], R],
+        observer: Observer,
+    ) -> R:
+        """The attempts of a call, and the waits between them."""
         clock = asyncio.get_running_loop().time
-        permit = await self._budget.acquire(call.purpose, max_wait=ends - clock())
+        ends = clock() + options.deadline
+        max_wait = options.max_wait
+        attempts = 0
+        while True:
+            asked = clock()
+            try:
+                wanted = min(ends - asked, max_wait)
+                permit = await self._budget.acquire(call.purpose, max_wait=wanted)
+            except APIStatusError as error:
+                error.attempts = attempts
+                raise
+            max_wait = max(0.0, max_wait - (clock() - asked))
+            attempts += 1
+            observer.sending()
+            try:
+                answer = await self._attempt(call, permit, min(options.timeout, ends - clock()))
+                observer.answered(answer)
+                return read(call, answer, attempts)
+            except AIFaceSwapError as error:
+                self._note(error, attempts)
+                limited = isinstance(error, RateLimitError)
+                time_left = min(ends - clock(), max_wait if limited else NEVER)
+                wait = next_wait(attempts, error, time_left, max_retries=options.max_retries)
+                if wait is None:
+                    raise
+                observer.retrying(error, wait)
+            await asyncio.sleep(wait)
+            if limited:
+                max_wait -= wait
+
+    async def _attempt(self, call: Call[Any], permit: Permit, timeout: float) -> Answer:
+        """One exchange, which the budget has let go."""
         rate_limit = None
         try:
-            answer = await self._exchange(call, min(timeout, ends - clock()))
+            answer = await self._exchange(call, timeout)
             rate_limit = read_rate_limit(answer.headers)
         except APIConnectionError as error:
             if not error.sent:
@@ -210,12 +243,10 @@ class Transport:
         # Outside the except: aiohttp's errors hold the request's headers, and the key.
         raise failure
 
-    def _note(self, error: AIFaceSwapError, call: Call[Any], attempt: int) -> None:
-        error.idempotency_key = call.idempotency_key
+    def _note(self, error: AIFaceSwapError, attempts: int) -> None:
         if isinstance(error, APIConnectionError):
-            error.attempts = attempt
-        # Without an attempt it is the budget itself that has refused.
-        if isinstance(error, RateLimitError) and error.attempts:
+            error.attempts = attempts
+        if isinstance(error, RateLimitError):
             self._penalize(error)
 
     def _penalize(self, error: RateLimitError) -> None:
@@ -223,7 +254,11 @@ class Transport:
         seconds = min(_DEFAULT_PAUSE if error.retry_after is None else error.retry_after, _DAY)
         # Polls must go on where it is swaps that have to end.
         creations_only = isinstance(error, ConcurrencyLimitError)
-        self._budget.penalize(seconds, purpose="create" if creations_only else None)
+        self._budget.penalize(
+            seconds,
+            purpose="create" if creations_only else None,
+            code=error.code or "rate_limited",
+        )
 
     def _session(self) -> aiohttp.ClientSession | None:
         if self._injected is None:
@@ -334,7 +369,9 @@ class _Unlimited:
     async def acquire(self, purpose: Purpose = "read", *, max_wait: float | None = None) -> _Free:
         return self._permit
 
-    def penalize(self, seconds: float, *, purpose: Purpose | None = None) -> None:
+    def penalize(
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+    ) -> None:
         """Each call obeys its own 429."""
 
 

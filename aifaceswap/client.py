@@ -19,7 +19,7 @@ from aifaceswap._protocol import (
     read_answer,
     read_response,
 )
-from aifaceswap._transport import Options, Transport
+from aifaceswap._transport import NEVER, Options, Transport
 from aifaceswap._watcher import Watcher
 from aifaceswap.budget import RequestBudget, shared_budget
 from aifaceswap.errors import (
@@ -28,6 +28,7 @@ from aifaceswap.errors import (
     ConfigurationError,
     InvalidRequestError,
     SwapFailedError,
+    shown,
 )
 from aifaceswap.models import (
     Account,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LONGEST_WAIT = 1e9
+
 
 class AsyncClient:
     """The AI Face Swap API, awaited.
@@ -65,6 +68,9 @@ class AsyncClient:
         deadline: Seconds for a whole call with its attempts and waits.
         max_retries: Attempts after the first one. Every attempt of a call sends the same bytes
             with the same idempotency key: it is never paid twice.
+        max_wait: Seconds that one call may spend, in all, waiting for the service's limits: for
+            a permit of the budget, and for a 429 to pass. Beyond it `RateLimitError` is raised
+            at once. 0: never wait. None: up to the deadline. It does not bound `swaps.wait()`.
         budget: How many requests may be made. ``"shared"``: 60 in a minute and 10,000 in a UTC
             day for all clients of this key in this process. None: no budget; every 429 is met
             and obeyed.
@@ -87,6 +93,7 @@ class AsyncClient:
         timeout: float = 30.0,
         deadline: float = 120.0,
         max_retries: int = 4,
+        max_wait: float | None = None,
         budget: RequestBudget | Literal["shared"] | None = "shared",
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
@@ -97,7 +104,7 @@ class AsyncClient:
             base_url = os.environ.get(_checks.BASE_URL_VARIABLE) or _checks.DEFAULT_BASE_URL
         key = _checks.api_key(api_key)
         url = _checks.base_url(base_url)
-        options = _options(timeout, deadline, max_retries)
+        options = _options(timeout, deadline, max_retries, NEVER if max_wait is None else max_wait)
         transport = Transport(
             api_key=key,
             base_url=url,
@@ -105,7 +112,9 @@ class AsyncClient:
             session=session,
             proxy=None if proxy is None else _checks.proxy(proxy),
         )
-        self._core = _Core(transport, Watcher(transport, options), options)
+        # A wait is no call: its looks take their turn, however long that is.
+        watcher = Watcher(transport, attrs.evolve(options, max_wait=NEVER))
+        self._core = _Core(transport, watcher, options)
         self.swaps: AsyncSwaps = AsyncSwaps(self._core)
 
     def __repr__(self) -> str:
@@ -138,6 +147,7 @@ class AsyncClient:
         timeout: float | None = None,
         deadline: float | None = None,
         max_retries: int | None = None,
+        max_wait: float | None = None,
     ) -> AsyncClient:
         """A client with another patience, sharing connections, budget and waits with this one.
 
@@ -145,6 +155,8 @@ class AsyncClient:
             timeout: Seconds for one attempt; None: as before.
             deadline: Seconds for a whole call; None: as before.
             max_retries: Attempts after the first one; None: as before.
+            max_wait: Seconds that one call may wait for the service's limits; None: as before;
+                ``float("inf")``: up to the deadline.
 
         Returns:
             The other client. It need not be closed.
@@ -157,6 +169,7 @@ class AsyncClient:
             now.timeout if timeout is None else timeout,
             now.deadline if deadline is None else deadline,
             now.max_retries if max_retries is None else max_retries,
+            now.max_wait if max_wait is None else max_wait,
         )
         other = object.__new__(type(self))
         other._core = attrs.evolve(self._core, options=options)
@@ -319,7 +332,8 @@ class AsyncSwaps:
             InsufficientCreditsError: Top up and send it again with a fresh key.
             SourceUnreachableError: The service cannot fetch one of the URLs.
             ContentRejectedError: The content is not allowed.
-            RateLimitError: Too many requests or unfinished swaps, beyond the deadline.
+            RateLimitError: Too many requests or unfinished swaps, beyond ``max_wait`` or the
+                deadline.
             APIStatusError: The service refused otherwise.
             APIConnectionError: No whole answer came. The swap may have been created: send it
                 again with the error's ``idempotency_key``.
@@ -614,7 +628,7 @@ class _Core:
         return self.transport.send(call, self.options, read_answer)
 
 
-def _options(timeout: object, deadline: object, max_retries: object) -> Options:
+def _options(timeout: object, deadline: object, max_retries: object, max_wait: object) -> Options:
     if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
         text = f"max_retries: {max_retries!r} is not a whole number from 0 up"
         raise ConfigurationError(text, field="max_retries")
@@ -622,7 +636,16 @@ def _options(timeout: object, deadline: object, max_retries: object) -> Options:
         timeout=_checks.seconds("timeout", timeout),
         deadline=_checks.seconds("deadline", deadline),
         max_retries=max_retries,
+        max_wait=_max_wait(max_wait),
     )
+
+
+def _max_wait(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        # Beyond any deadline it makes no difference; and what a float cannot hold is beyond.
+        return float(value) if value <= _LONGEST_WAIT else NEVER
+    text = f"max_wait: {shown(value)} is no number of seconds from 0 up"
+    raise ConfigurationError(text, field="max_wait")
 
 
 def _budget(budget: object) -> RequestBudget | None:

@@ -308,8 +308,8 @@ class RateLimitError(APIStatusError):
     """429: too many requests in a minute.
 
     Raised by the client's own budget too, before anything is sent, where the wait for a
-    permit would pass the call's deadline: ``attempts`` is 0 then, and ``retry_after`` says
-    when a permit will be free.
+    permit would be longer than ``max_wait`` or the call's deadline allows: ``attempts`` is 0
+    then, or counts what was sent before, and ``retry_after`` says when a permit will be free.
     """
 
 

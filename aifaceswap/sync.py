@@ -43,6 +43,9 @@ class Client:
         deadline: Seconds for a whole call with its attempts and waits.
         max_retries: Attempts after the first one. Every attempt of a call sends the same bytes
             with the same idempotency key: it is never paid twice.
+        max_wait: Seconds that one call may spend, in all, waiting for the service's limits: for
+            a permit of the budget, and for a 429 to pass. Beyond it `RateLimitError` is raised
+            at once. 0: never wait. None: up to the deadline. It does not bound `swaps.wait()`.
         budget: How many requests may be made. ``"shared"``: 60 in a minute and 10,000 in a UTC
             day for all clients of this key in this process. None: no budget; every 429 is met
             and obeyed.
@@ -63,6 +66,7 @@ class Client:
         timeout: float = 30.0,
         deadline: float = 120.0,
         max_retries: int = 4,
+        max_wait: float | None = None,
         budget: RequestBudget | Literal["shared"] | None = "shared",
         proxy: str | None = None,
     ) -> None:
@@ -72,6 +76,7 @@ class Client:
             timeout=timeout,
             deadline=deadline,
             max_retries=max_retries,
+            max_wait=max_wait,
             budget=budget,
             proxy=proxy,
         )
@@ -108,6 +113,7 @@ class Client:
         timeout: float | None = None,
         deadline: float | None = None,
         max_retries: int | None = None,
+        max_wait: float | None = None,
     ) -> Client:
         """A client with another patience, sharing connections, budget and waits with this one.
 
@@ -115,6 +121,8 @@ class Client:
             timeout: Seconds for one attempt; None: as before.
             deadline: Seconds for a whole call; None: as before.
             max_retries: Attempts after the first one; None: as before.
+            max_wait: Seconds that one call may wait for the service's limits; None: as before;
+                ``float("inf")``: up to the deadline.
 
         Returns:
             The other client. It need not be closed.
@@ -124,7 +132,7 @@ class Client:
         """
         other = object.__new__(type(self))
         derived = self._client.with_options(
-            timeout=timeout, deadline=deadline, max_retries=max_retries
+            timeout=timeout, deadline=deadline, max_retries=max_retries, max_wait=max_wait
         )
         other._client = derived
         other._thread = self._thread
@@ -287,7 +295,8 @@ class Swaps:
             InsufficientCreditsError: Top up and send it again with a fresh key.
             SourceUnreachableError: The service cannot fetch one of the URLs.
             ContentRejectedError: The content is not allowed.
-            RateLimitError: Too many requests or unfinished swaps, beyond the deadline.
+            RateLimitError: Too many requests or unfinished swaps, beyond ``max_wait`` or the
+                deadline.
             APIStatusError: The service refused otherwise.
             APIConnectionError: No whole answer came. The swap may have been created: send it
                 again with the error's ``idempotency_key``.

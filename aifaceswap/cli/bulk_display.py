@@ -43,9 +43,11 @@ class CountingBudget:
         self.used += 1
         return permit
 
-    def penalize(self, seconds: float, *, purpose: Purpose | None = None) -> None:
+    def penalize(
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+    ) -> None:
         """Send nothing for a while."""
-        self._budget.penalize(seconds, purpose=purpose)
+        self._budget.penalize(seconds, purpose=purpose, code=code)
 
 
 class BulkDisplay:

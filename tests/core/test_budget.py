@@ -247,6 +247,57 @@ def test_a_penalty_for_creations_lets_polls_go() -> None:
     assert run_virtual(main) == pytest.approx(30.0, abs=0.01)
 
 
+def test_who_is_held_back_longer_is_not_in_the_way() -> None:
+    """Creations that wait for a pause to end do not make a read wait that need not."""
+
+    async def main() -> None:
+        budget = Budget(10, 10.0)
+        budget.penalize(30.0, purpose="create")
+        creations = [asyncio.create_task(budget.acquire("create")) for _ in range(20)]
+        await asyncio.sleep(0)
+        await budget.acquire("read", max_wait=0)
+        for creation in creations:
+            creation.cancel()
+
+    run_virtual(main)
+
+
+def test_a_refusal_has_the_code_of_the_longest_pause() -> None:
+    """A short pause does not hide the day's end, and a new code is passed on."""
+
+    async def main() -> list[tuple[type[RateLimitError], str | None, int]]:
+        budget = Budget(10, 10.0)
+        refusals = []
+        for seconds, code in [(5, "brand_new"), (100, "rate_limited_daily"), (50, "rate_limited")]:
+            budget.penalize(seconds, code=code)
+            with pytest.raises(RateLimitError, match="the service has answered") as caught:
+                await budget.acquire(max_wait=1)
+            after = round(caught.value.retry_after or 0)
+            refusals.append((type(caught.value), caught.value.code, after))
+        return refusals
+
+    daily = (DailyLimitError, "rate_limited_daily", 100)
+    assert run_virtual(main) == [(RateLimitError, "brand_new", 5), daily, daily]
+
+
+def test_one_who_was_overtaken_is_refused_when_his_wait_is_over() -> None:
+    """The least wait was within bounds; creations that came later took what became free."""
+
+    async def main() -> float | None:
+        budget = Budget(1, 10.0)
+        (await budget.acquire()).settle()
+        await asyncio.sleep(8)
+        poll = asyncio.create_task(budget.acquire("poll", max_wait=4))
+        await asyncio.sleep(0)
+        creation = asyncio.create_task(budget.acquire("create"))
+        with pytest.raises(RateLimitError) as caught:
+            await poll
+        (await creation).settle()
+        return caught.value.retry_after
+
+    assert run_virtual(main) == pytest.approx(10.0, abs=0.1)
+
+
 def test_the_utc_day_is_counted() -> None:
     """When the day's requests are used up, the error says when the next day begins."""
 

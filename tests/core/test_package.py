@@ -27,7 +27,7 @@ PACKAGE = Path(aifaceswap.__file__).parent
 
 # Imports go only upward in this list.
 HOUSE = [
-    *("errors", "_checks", "models", "_codec", "_protocol", "_retry", "budget"),
+    *("errors", "_checks", "models", "_codec", "_protocol", "_retry", "budget", "_telemetry"),
     *("_signature", "_deliveries", "webhooks"),
     *("_transport", "_download", "_durations", "_told", "_watcher", "_journal", "_rows", "bulk"),
     *("client", "_loop_thread", "sync"),

@@ -73,6 +73,7 @@ def test_create() -> None:
         headers={"Content-Type": "application/json"},
         idempotency_key="key-1",
         purpose="create",
+        template="/swaps",
     )
 
 
@@ -131,7 +132,8 @@ def test_metadata_too_deep_for_a_body() -> None:
 
 def test_get() -> None:
     """One swap is read without a body or a key."""
-    assert Call(method="GET", path="/swaps/tsk_1", into=Swap, purpose="read") == GET_SWAP
+    call = Call(method="GET", path="/swaps/tsk_1", into=Swap, template="/swaps/{id}")
+    assert call == GET_SWAP
     assert _protocol.get_swap("tsk_1", purpose="poll").purpose == "poll"
 
 
@@ -154,7 +156,8 @@ def test_get_needs_an_id(swap_id: Any) -> None:
 )
 def test_list(arguments: Mapping[str, Any], path: str) -> None:
     """A page is asked for by its size and, after the first, by the cursor as it came."""
-    assert Call(method="GET", path=path, into=SwapPage) == _protocol.list_swaps(**arguments)
+    call = Call(method="GET", path=path, into=SwapPage, template="/swaps")
+    assert call == _protocol.list_swaps(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,8 @@ def test_list_within_bounds(arguments: Mapping[str, Any], field: str) -> None:
 
 def test_me() -> None:
     """The account is read without a body or a key."""
-    assert Call(method="GET", path="/me", into=Account) == _protocol.get_account()
+    call = Call(method="GET", path="/me", into=Account, template="/me")
+    assert call == _protocol.get_account()
 
 
 def test_any_request_with_json() -> None:

@@ -75,7 +75,11 @@ class SharedBudget:
         return SharedPermit()
 
     def penalize(
-        self, seconds: float, *, purpose: Literal["create", "read", "poll"] | None = None
+        self,
+        seconds: float,
+        *,
+        purpose: Literal["create", "read", "poll"] | None = None,
+        code: str = "rate_limited",
     ) -> None: ...
 
 
@@ -83,7 +87,11 @@ class NoBudget:
     """What lacks one of the two methods."""
 
     def penalize(
-        self, seconds: float, *, purpose: Literal["create", "read", "poll"] | None = None
+        self,
+        seconds: float,
+        *,
+        purpose: Literal["create", "read", "poll"] | None = None,
+        code: str = "rate_limited",
     ) -> None: ...
 
 
@@ -102,14 +110,16 @@ async def make_asynchronous_clients(session: aiohttp.ClientSession) -> None:
         timeout=5,
         deadline=60.0,
         max_retries=0,
+        max_wait=0.5,
         budget=None,
         session=session,
         proxy="http://proxy.example:3128",
     )
-    AsyncClient(budget="shared")
+    AsyncClient(budget="shared", max_wait=None)
     AsyncClient(budget=Budget(requests=10, per=60, per_day=None))
     AsyncClient(budget=SharedBudget())
     assert_type(client.with_options(timeout=60, deadline=600, max_retries=8), AsyncClient)
+    assert_type(client.with_options(max_wait=float("inf")), AsyncClient)
     assert_type(await client.aclose(), None)
 
 
@@ -119,8 +129,8 @@ def make_blocking_clients() -> None:
         assert_type(client, Client)
         assert_type(client.swaps, Swaps)
     Client("key", base_url="https://example.com/api/v1", timeout=5, deadline=60, max_retries=0)
-    Client(budget=SharedBudget(), proxy=None)
-    assert_type(client.with_options(max_retries=8), Client)
+    Client(budget=SharedBudget(), proxy=None, max_wait=0)
+    assert_type(client.with_options(max_retries=8, max_wait=0.5), Client)
     client.close()
 
 
@@ -131,6 +141,7 @@ def make_clients_wrongly(session: aiohttp.ClientSession) -> None:
     AsyncClient(timeout=None)  # type: ignore[arg-type]
     AsyncClient(timeout="30")  # type: ignore[arg-type]
     AsyncClient(max_retries=1.5)  # type: ignore[arg-type]
+    AsyncClient(max_wait="1")  # type: ignore[arg-type]
     AsyncClient(budget="mine")  # type: ignore[arg-type]
     AsyncClient(budget=60)  # type: ignore[arg-type]
     AsyncClient(budget=NoBudget())  # type: ignore[arg-type]
@@ -362,7 +373,7 @@ async def use_budgets() -> None:
     permit: Permit = await budget.acquire("create", max_wait=10)
     permit.settle(RateLimit(limit=60, remaining=1))
     permit.cancel()
-    budget.penalize(30, purpose="create")
+    budget.penalize(30, purpose="create", code="rate_limited_concurrent")
     _own: RequestBudget = SharedBudget()
 
 
@@ -371,4 +382,5 @@ async def use_budgets_wrongly() -> None:
     budget = Budget("60")  # type: ignore[arg-type]
     await budget.acquire("write")  # type: ignore[arg-type]
     budget.penalize("30")  # type: ignore[arg-type]
+    budget.penalize(30, code=None)  # type: ignore[arg-type]
     _none: RequestBudget = NoBudget()  # type: ignore[assignment]
