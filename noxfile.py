@@ -106,9 +106,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation as HTML, in docs/_build."""
-    session.install(".[cli]", *_group("docs"))
+    """The documentation as HTML, in docs/_build, looked at in a browser where there is one."""
+    session.install(".[cli]", *_group("docs"), *_group("test"))
     session.run("sphinx-build", "-W", "-n", "docs", "docs/_build", *session.posargs)
+    session.run("pytest", "tests/docs")
 
 
 @nox.session

@@ -21,9 +21,10 @@ import pytest
 from doc_pages import DOCS, pages
 
 BUILDERS = ("sphinx", "furo", "myst_parser")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BROWSER = {
     "selenium": importlib.util.find_spec("selenium"),
-    "chromium": shutil.which("chromium"),
+    "chromium": CHROMIUM,
     "chromedriver": shutil.which("chromedriver"),
 }
 FLAGS = [
@@ -31,6 +32,16 @@ FLAGS = [
     *("--disable-sync", "--disable-background-networking", "--disable-component-update"),
 ]
 PHONE, DESKTOP = (390, 844), (1280, 900)
+# What sticks out of the page, and is not in a box of its own that scrolls.
+TOO_WIDE = """
+const scrolls = element => element.tagName !== "ARTICLE" && (
+    ["auto", "scroll"].includes(getComputedStyle(element).overflowX)
+    || scrolls(element.parentElement));
+return [...document.querySelectorAll("article *")]
+    .filter(element => element.getBoundingClientRect().right > window.innerWidth + 1)
+    .filter(element => !scrolls(element))
+    .map(element => element.outerHTML.slice(0, 100));
+"""
 # Building takes longer than a test may, beside others on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
@@ -153,16 +164,26 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     missing = [name for name, there in BROWSER.items() if not there]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed")
+    from selenium.common.exceptions import WebDriverException
+
+    profile = str(tmp_path_factory.mktemp("chromium"))
+    try:
+        driver = _start(profile)
+    except WebDriverException:  # another one has taken the port that it had chosen
+        driver = _start(profile)
+    yield driver
+    driver.quit()
+
+
+def _start(profile: str) -> Any:
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+    options.binary_location = CHROMIUM or ""
+    for flag in [*FLAGS, f"--user-data-dir={profile}"]:
         options.add_argument(flag)
     service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    return webdriver.Chrome(options=options, service=service)
 
 
 def _resize(browser: Any, width: int, height: int) -> None:
@@ -180,8 +201,9 @@ def test_nothing_overflows(size: tuple[int, int], site: Path, url: str, browser:
         width, room = browser.execute_script(
             "return [document.documentElement.scrollWidth, window.innerWidth]"
         )
-        if width > room or room != size[0]:
-            wide[name] = (width, room)
+        sticking_out = browser.execute_script(TOO_WIDE)
+        if width > room or room != size[0] or sticking_out:
+            wide[name] = (width, room, sticking_out)
 
     assert wide == {}
 
