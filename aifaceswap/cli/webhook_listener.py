@@ -26,6 +26,7 @@ from yarl import URL
 from aifaceswap import _codec, webhooks
 from aifaceswap._transport import connection_error
 from aifaceswap.cli import jobs, rendering
+from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note, printable
 from aifaceswap.cli.session import Session
 from aifaceswap.cli.webhook_jobs import find_keys
@@ -205,6 +206,7 @@ def listen(
         ) as client:
             listener = Listener(session, keys, forward_to, client)
             async with _serve(listener, host, port) as url:
+                _check_circle(url, forward_to)
                 _say_ready(session, url, forward_to)
                 await listener.broken
 
@@ -228,6 +230,12 @@ async def _serve(listener: Listener, host: str, port: int) -> AsyncGenerator[str
         yield f"http://{shown}:{runner.addresses[0][1]}/"
     finally:
         await runner.cleanup()
+
+
+def _check_circle(url: str, forward_to: str | None) -> None:
+    if forward_to is not None and URL(forward_to).port == URL(url).port:
+        message = f"--forward-to: {forward_to} leads back to this command"
+        raise CommandError(message, "give the URL of your app, or another --port")
 
 
 def _take_garbage(record: logging.LogRecord) -> bool:

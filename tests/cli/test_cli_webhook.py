@@ -302,6 +302,23 @@ def test_a_host_that_is_none(command: Command, monkeypatch: pytest.MonkeyPatch) 
     assert outcome.err.startswith("Error: --host, --port: nowhere.invalid:0 cannot be used: ")
 
 
+def test_a_circle(command: Command) -> None:
+    """A delivery that would be handed on for ever is handed on not even once."""
+    port = str(unused_port())
+    options = ("--port", port, "--forward-to", f"http://localhost:{port}/hook")
+    outcome = command("--emulator", "webhook", "listen", *options)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "leads back to this command" in outcome.err
+
+
+def test_an_app_at_the_root(serve: Serve) -> None:
+    """A URL without a path is that of the root."""
+    app = serve(answer(200))
+    with listening("--forward-to", f"http://localhost:{app.port}") as listener:
+        assert listener.post() == 204
+    assert [request.path for request in app.requests] == ["/"]
+
+
 def test_whoever_reads_has_gone() -> None:
     """A delivery that nobody can be shown is to come again, and the command ends quietly."""
     process = subprocess.Popen(
@@ -311,14 +328,17 @@ def test_whoever_reads_has_gone() -> None:
         stderr=subprocess.PIPE,
     )
     with process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        url = json.loads(process.stdout.readline())["url"]
-        process.stdout.close()
-        listener = Listening(Running(process, -1), int(url.rpartition(":")[2].strip("/")))
-        assert listener.post() == 500
-        assert process.wait(PATIENCE) == 1
-        assert process.stderr.read() == b""
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            url = json.loads(process.stdout.readline())["url"]
+            process.stdout.close()
+            listener = Listening(Running(process, -1), int(url.rpartition(":")[2].strip("/")))
+            assert listener.post() == 500
+            assert process.wait(PATIENCE) == 1
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
 
 
 def test_what_people_see(serve: Serve) -> None:
