@@ -27,7 +27,7 @@ VERSION = 1
 # "AFSJ": tells our files from any other SQLite database.
 _APPLICATION = 0x4146534A
 _CHUNK = 1000
-_ERROR_FIELDS = ("status", "code", "request_id", "retry_after", "attempts", "swap_id")
+_ERROR_FIELDS = ("status", "code", "request_id", "retry_after", "attempts")
 
 _SCHEMA = f"""
 CREATE TABLE rows (
@@ -114,7 +114,7 @@ class Record:
         if self.error_json is None:
             return None
         with self._readable():
-            fields = _codec.structure(_codec.loads(self.error_json.encode()), dict[str, Any])
+            fields = _codec.loads(self.error_json.encode())
             error: AIFaceSwapError = getattr(errors, fields.pop("type"))(fields.pop("message"))
         vars(error).update(fields, idempotency_key=self.key)
         if isinstance(error, SwapFailedError) and (swap := self.swap):
@@ -175,9 +175,7 @@ class Journal:
     @classmethod
     def _open(cls, path: str) -> Journal:
         with _named(path):
-            connection = sqlite3.connect(
-                path, timeout=0, isolation_level=None, check_same_thread=False
-            )
+            connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
             try:
                 _prepare(connection, path)
             except BaseException:
@@ -224,8 +222,7 @@ class Journal:
         Raises:
             JournalError: It is damaged.
         """
-        async with self._lock:
-            return await to_thread.run_sync(self._read, after)
+        return await to_thread.run_sync(self._read, after)
 
     async def unfinished_ids(self) -> set[str]:
         """The ids of swaps that were created and have not ended.
@@ -233,8 +230,7 @@ class Journal:
         Raises:
             JournalError: It is damaged.
         """
-        async with self._lock:
-            return await to_thread.run_sync(self._unfinished_ids)
+        return await to_thread.run_sync(self._unfinished_ids)
 
     async def counts(self) -> dict[State, int]:
         """How many rows have come how far.
@@ -242,15 +238,13 @@ class Journal:
         Raises:
             JournalError: It is damaged.
         """
-        async with self._lock:
-            return await to_thread.run_sync(self._counts)
+        return await to_thread.run_sync(self._counts)
 
     def _flush(self) -> None:
         with self._alone():
             number = len(self._pending)
-            # It commits, or rolls back where anything fails.
+            # One transaction, which is rolled back where anything fails.
             with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     self._pending[:number],
@@ -297,9 +291,9 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute("COMMIT")
+    connection.execute("PRAGMA synchronous = FULL")
     if tables == 0 and application == 0:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
         return
     if application != _APPLICATION:
@@ -307,7 +301,6 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     if version != VERSION:
         text = f"{path} is a journal of version {version}; this package reads version {VERSION}"
         raise JournalError(f"{text}: finish the run with the package that began it")
-    connection.execute("PRAGMA synchronous = FULL")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 
@@ -84,14 +85,21 @@ async def test_records_are_read_in_order_a_thousand_at_a_time(tmp_path: Path) ->
         assert await journal.read(1000) == []
 
 
-async def test_writes_at_once_are_one_transaction(tmp_path: Path) -> None:
-    """A hundred rows that wait for the disk together wait for it twice at most."""
+async def test_writes_at_once_are_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred rows that wait for the disk wait for it once, again and again."""
     async with opened(tmp_path / "run.sqlite") as journal:
-        commits: list[str] = []
-        journal._connection.set_trace_callback(commits.append)
-        await asyncio.gather(*(journal.write(record(row)) for row in range(100)))
-        assert commits.count("COMMIT") <= 2
-        assert len(await journal.read(-1)) == 100
+        flush, flushed = journal._flush, list[int]()
+
+        def counted() -> None:
+            flushed.append(len(journal._pending))
+            flush()
+
+        monkeypatch.setattr(journal, "_flush", counted)
+        for _ in range(3):
+            await asyncio.gather(*(journal.write(record(row)) for row in range(100)))
+        assert flushed == [100] * 3
 
 
 async def test_it_knows_how_far_the_rows_have_come(tmp_path: Path) -> None:
@@ -142,7 +150,7 @@ def test_a_row_that_has_not_ended_has_neither_swap_nor_error() -> None:
 )
 def test_a_damaged_record_is_told_by_its_row(text: str) -> None:
     """Whatever stands where the swap or the error was."""
-    with pytest.raises(JournalError, match="row 5 of the journal is damaged: "):
+    with pytest.raises(JournalError, match=r"^row 5 of the journal is damaged: "):
         _ = record(5, swap_json=text).swap
     with pytest.raises(JournalError, match="row 5 of the journal is damaged: "):
         _ = record(5, error_json=text).error
@@ -173,21 +181,68 @@ async def test_what_cannot_be_written_is_rolled_back_and_told_to_each(tmp_path: 
 
 
 async def test_one_journal_is_open_once(tmp_path: Path) -> None:
-    """Until it is closed, and then another may have it."""
+    """The other is told so without waiting, until it is closed."""
     path = tmp_path / "run.sqlite"
-    async with opened(path):
+    async with opened(path) as journal:
+        assert journal._connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
         with pytest.raises(JournalError, match=r"run\.sqlite is in use by another run"):
             await Journal.open(path)
     async with opened(path) as journal:
         assert await journal.read(-1) == []
 
 
+async def test_it_is_closed_also_for_those_who_are_cancelled(tmp_path: Path) -> None:
+    """The next run must not find it in use."""
+    journal = await Journal.open(tmp_path / "run.sqlite")
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await journal.close()
+    async with opened(tmp_path / "run.sqlite"):
+        pass
+
+
+async def test_it_is_closed_behind_those_who_wait_to_write(tmp_path: Path) -> None:
+    """What was to be written before stands in the file."""
+    journal = await Journal.open(tmp_path / "run.sqlite")
+    async with journal._lock:
+        write = asyncio.create_task(journal.write(record(0)))
+        await asyncio.sleep(0)
+        close = asyncio.create_task(journal.close())
+        await asyncio.sleep(0.1)
+    await asyncio.gather(write, close)
+    async with opened(tmp_path / "run.sqlite") as journal:
+        assert await journal.read(-1) == [record(0)]
+
+
 async def test_a_closed_journal_says_so(tmp_path: Path) -> None:
-    """Nothing of sqlite's own comes out."""
+    """Nothing of sqlite's own comes out, whatever is asked of it."""
     async with opened(tmp_path / "run.sqlite") as journal:
         pass
-    with pytest.raises(JournalError, match="closed database"):
-        await journal.write(record(0))
+    for ask in (
+        lambda: journal.write(record(0)),
+        lambda: journal.read(-1),
+        journal.unfinished_ids,
+        journal.counts,
+    ):
+        with pytest.raises(JournalError, match=r"run\.sqlite cannot .* closed database"):
+            await ask()
+
+
+async def test_a_file_of_text_is_no_journal(tmp_path: Path) -> None:
+    """Such as the rows themselves, given in the journal's place."""
+    path = tmp_path / "rows.csv"
+    path.write_text("source_url,target_url\n" * 200)
+    with pytest.raises(JournalError, match=r"rows\.csv is no journal of a bulk run"):
+        await Journal.open(path)
+
+
+async def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """With what to do."""
+    async with opened(tmp_path / "run.sqlite") as journal:
+        journal._connection.execute("PRAGMA max_page_count = 4")
+        with pytest.raises(JournalError, match=r"run\.sqlite .* disk is full; make room"):
+            await journal.write(attrs.evolve(record(0), body=bytes(100_000)))
+        assert await journal.read(-1) == []
 
 
 @pytest.mark.parametrize("path", ["no\0path", "not/there/run.sqlite", "."])
@@ -197,21 +252,13 @@ async def test_a_path_that_is_none_is_refused(path: str, tmp_path: Path) -> None
         await Journal.open(f"{tmp_path}/{path}")
 
 
-@pytest.mark.parametrize(
-    ("statement", "words"),
-    [
-        ("PRAGMA application_id = 7", "is a database, but not the journal"),
-        ("CREATE TABLE mine (x)", "is a database, but not the journal"),
-    ],
-)
-async def test_the_files_of_others_are_left_alone(
-    statement: str, words: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("statement", ["PRAGMA application_id = 7", "CREATE TABLE mine (x)"])
+async def test_the_files_of_others_are_left_alone(statement: str, tmp_path: Path) -> None:
     """Also those that are empty but for another program's mark; not a byte changes."""
     path = tmp_path / "run.sqlite"
     change(path, statement)
     before = path.read_bytes()
-    with pytest.raises(JournalError, match=words):
+    with pytest.raises(JournalError, match=r"run\.sqlite is a database, but not the journal"):
         await Journal.open(path)
     assert path.read_bytes() == before
 
@@ -221,7 +268,7 @@ async def test_a_journal_of_another_version_is_left_alone(tmp_path: Path) -> Non
     async with opened(tmp_path / "run.sqlite"):
         pass
     change(tmp_path / "run.sqlite", "PRAGMA user_version = 2")
-    text = "journal of version 2; this package reads version 1: finish the run with the package"
+    text = r"run\.sqlite is a journal of version 2; this package reads version 1: finish the run"
     with pytest.raises(JournalError, match=text):
         await Journal.open(tmp_path / "run.sqlite")
 
@@ -233,3 +280,19 @@ async def test_what_is_written_survives_the_power(tmp_path: Path) -> None:
             (synchronous,) = journal._connection.execute("PRAGMA synchronous").fetchone()
             (mode,) = journal._connection.execute("PRAGMA journal_mode").fetchone()
         assert (synchronous, mode) == (2, "wal")
+
+
+async def test_the_format_of_the_file_stays(tmp_path: Path) -> None:
+    """A run goes on with a later release: its mark, its version, its columns and its states."""
+    async with opened(tmp_path / "run.sqlite") as journal:
+        await journal.write(FULL)
+    assert (tmp_path / "run.sqlite").read_bytes()[68:72] == b"AFSJ"
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT * FROM rows").fetchone() == attrs.astuple(FULL)
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(rows)")]
+    assert columns == [field.name for field in attrs.fields(Record)]
+    states = ["NEW", "MEANT", "CREATED", "ENDED", "DONE", "FAILED", "UNPAID"]
+    assert {state.name: state.value for state in State} == dict(
+        zip(states, range(-1, 6), strict=True)
+    )
