@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ._injector import Injector
     from ._outbox import Outbox
+    from ._records import Entry
     from ._results import Results
     from ._state import Account, State, Swap
     from .faults import RequestAction
@@ -55,7 +56,7 @@ class Api:
     outbox: Outbox
     faults: Injector
     lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
-    log: deque[tuple[float, Request, int, str]] = attrs.field(init=False)
+    log: deque[Entry] = attrs.field(init=False)
     served: int = attrs.field(default=0, init=False)
     _fixed: dict[str, dict[str, Handler]] = attrs.field(init=False)
 
@@ -73,7 +74,7 @@ class Api:
             self.served += 1
             undone = request.fault is not None and request.fault == _UNDONE
             answer = _NOTHING if undone else self._dispatch(request, now, request_id)
-            self.log.append((now, request, answer.status, request_id))
+            self.log.append((now, request, answer.status, answer.code, request_id))
         return answer
 
     def find_fault(self, method: str, path: str) -> RequestAction | None:
@@ -95,11 +96,13 @@ class Api:
             account.meter.admit(now)
             status, value = self._route(request)(account, request, now)
             headers: tuple[tuple[str, str], ...] = ()
+            code = None
         except Refused as refused:
             status, headers = refused.problem.status, refused.problem.headers
+            code = refused.problem.code
             value = describe(refused.problem, request_id)
         common = (_JSON, ("x-request-id", request_id), *self._limit_headers(account, now))
-        return Answer(status, common + headers, _encode(value).encode())
+        return Answer(status, common + headers, _encode(value).encode(), code)
 
     def _authenticate(self, request: Request) -> Account:
         if not request.method:

@@ -9,12 +9,13 @@ from urllib.parse import unquote
 
 import attrs
 
-from . import _checks, _ids
+from . import _checks, _ids, _page
 from ._api import describe, encode
 from ._guard import refuse_strangers
 from ._messages import Answer
 from ._problems import Refused, invalid, method_not_allowed, not_found
 from ._records import describe_request
+from ._results import serve
 from ._schema import read_query
 from ._views import show_account, show_delivery, show_fault, show_request, show_swap
 from .clock import RealClock, iso
@@ -40,8 +41,8 @@ _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
 )
 
-#: The status and what becomes JSON, or the JSON itself.
-Reply: TypeAlias = "tuple[int, object]"
+#: The status and what becomes JSON, or the JSON itself; or an answer as it is.
+Reply: TypeAlias = "tuple[int, object] | Answer"
 Handler: TypeAlias = Callable[["Request", str], "Reply | Awaitable[Reply]"]
 
 
@@ -97,6 +98,7 @@ class Control:
             "settle": {"POST": self._settle},
             "state": {"GET": self._save, "PUT": self._load},
             "swaps": {"GET": self._swaps},
+            "swaps/*/picture": {"GET": self._picture},
         }
 
     async def answer(self, request: Request) -> Answer:
@@ -104,8 +106,13 @@ class Control:
         self._answered += 1
         request_id = f"req_{_ids.digest(self.emulator.seed, 'control', self._answered).hex()}"
         try:
+            if request.path == _page.PATH:
+                return _page.answer(request)
             refuse_strangers(request, self.emulator.host)
-            status, value = await self._reply(request)
+            reply = await self._reply(request)
+            if isinstance(reply, Answer):
+                return reply
+            status, value = reply
             headers: tuple[tuple[str, str], ...] = ()
         except Refused as refused:
             status, headers = refused.problem.status, refused.problem.headers
@@ -162,11 +169,14 @@ class Control:
         return {"now": now, "iso": iso(now), "speed": speed}
 
     def _account(self, _: Request, __: str) -> Reply:
+        return 200, self._describe_account()
+
+    def _describe_account(self) -> dict[str, object]:
         balance, now = self.emulator.balance, self.emulator.clock.now()
         api = self.gate.api
         with api.lock:
             keys = [show_account(account, now) for account in api.state.accounts.values()]
-        return 200, {"credits": balance, "keys": keys}
+        return {"credits": balance, "keys": keys}
 
     def _requests(self, request: Request, _: str) -> Reply:
         api = self.gate.api
@@ -183,6 +193,13 @@ class Control:
             shown, total = _latest(api.state.swaps, request), len(api.state.swaps)
         data = [show_swap(api, swap, now, origin) for swap in shown]
         return 200, {"total": total, "data": data}
+
+    def _picture(self, request: Request, name: str) -> Reply:
+        """What `result_url` shows, but no fault strikes it and no record is made of it."""
+        swap = self.gate.api.state.find(name)
+        if swap is None or swap.status(self.emulator.clock.now()) != "done":
+            raise KeyError(name)
+        return serve(swap, request.headers)
 
     def _deliveries(self, request: Request, _: str) -> Reply:
         api = self.gate.api
@@ -234,7 +251,7 @@ class Control:
     def _add_key(self, request: Request, _: str) -> Reply:
         given = _read(request, _NewKey)
         self.emulator.add_key(given.api_key, given.limits)
-        return 201, self._account(request, "")[1]
+        return 201, self._describe_account()
 
     def _revoke_key(self, request: Request, name: str) -> Reply:
         self.emulator.revoke_key(unquote(name))

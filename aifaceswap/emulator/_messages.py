@@ -44,8 +44,10 @@ class Answer:
         status: The HTTP status.
         headers: All but Content-Length and what belongs to the connection.
         body: The bytes.
+        code: What the body says is wrong, if anything is.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    code: str | None = None

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from ._messages import Request
     from ._state import Swap
     from .faults import RequestAction
+
+    #: When, what, the answer's status and code, its request id.
+    Entry: TypeAlias = tuple[float, Request, int, str | None, str]
 
 
 @attrs.frozen
@@ -22,6 +27,7 @@ class RequestRecord:
         path: Without the query, not decoded.
         query: Not decoded.
         status: The answer's status; 0 where a `Reset(commit=False)` left none.
+        code: What callers branch on, where the answer is an error.
         request_id: The answer's `req_…`.
         idempotency_key: From the header, or None.
         fault: What has struck it, or None.
@@ -34,6 +40,7 @@ class RequestRecord:
     path: str
     query: str = attrs.field(repr=False)
     status: int
+    code: str | None
     request_id: str
     idempotency_key: str | None
     fault: RequestAction | None
@@ -76,15 +83,16 @@ class SwapRecord:
     finishes_at: float
 
 
-def describe_request(entry: tuple[float, Request, int, str]) -> RequestRecord:
+def describe_request(entry: Entry) -> RequestRecord:
     """The record of one entry of the log."""
-    now, request, status, request_id = entry
+    now, request, status, code, request_id = entry
     return RequestRecord(
         at=now,
         method=request.method,
         path=request.path,
         query=request.query,
         status=status,
+        code=code,
         request_id=request_id,
         idempotency_key=request.headers.get("Idempotency-Key"),
         fault=request.fault,

@@ -74,7 +74,7 @@ class Results:
         swap = self.state.find(request.path.removeprefix(PREFIX).rpartition(".")[0])
         if swap is None:
             raise not_found()
-        return _serve(swap, request.headers)
+        return serve(swap, request.headers)
 
     def _check_link(self, request: Request, now: float) -> None:
         query = read_query(request.query, "expires", "signature")
@@ -85,7 +85,12 @@ class Results:
             raise Refused(_FORBIDDEN)
 
 
-def _serve(swap: Swap, headers: Mapping[str, str]) -> Answer:
+def serve(swap: Swap, headers: Mapping[str, str]) -> Answer:
+    """The picture of a finished swap, or the part of it that a Range header asks for.
+
+    Raises:
+        Refused: No byte of it is in the range.
+    """
     picture = _draw(swap.id, swap.params.type)
     etag = f'"{hashlib.blake2b(picture, digest_size=8).hexdigest()}"'
     modified = email.utils.formatdate(swap.finish, usegmt=True)

@@ -13,6 +13,7 @@ from aiohttp import web
 from ._breakage import BrokenAnswer, Silence
 from ._control import PREFIX as CONTROL
 from ._messages import Answer, Request
+from ._page import PATH as PAGE
 from ._problems import Problem
 from .clock import http_date
 from .faults import Latency, Status
@@ -134,7 +135,8 @@ class Gate:
         path = request.rel_url.raw_path
         if cast("_Connection", request.protocol).doomed:
             return Silence()
-        if self.control is not None and (path + "/").startswith(CONTROL):
+        own = path == PAGE or (path + "/").startswith(CONTROL)
+        if self.control is not None and own:
             return to_response(await self.control(await _receive(request, path)))
         action = api.find_fault(request.method, path) if api.faults.requests else None
         received = await _receive(request, path, action)
