@@ -306,6 +306,35 @@ def doctor(session: Session) -> int:
     show_default=True,
     help="What ids and pictures derive from.",
 )
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where to listen; elsewhere than on loopback, others can steer it.",
+)
+@click.option(
+    "--speed",
+    type=Finite(min=0, max=1e6),
+    default=1.0,
+    show_default=True,
+    help="Its seconds in one of ours; 0: only POST /_emulator/advance moves its time.",
+)
+@click.option(
+    "--deliver-to", metavar="ORIGIN", help="Post webhooks there, such as http://127.0.0.1:8000."
+)
+@click.option(
+    "--faults",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What goes wrong: a TOML file with [[fault]] tables.",
+)
+@click.option(
+    "--state",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Go on from this file where it exists, and save there at the end.",
+)
 def emulator(**settings: Any) -> None:
     """Serve the API on this machine, without the network, until Ctrl-C.
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import anyio
 import attrs
 
+from aifaceswap._checks import is_loopback
 from aifaceswap._download import check_target
 from aifaceswap.budget import RequestBudget
 from aifaceswap.cli import rendering
@@ -24,7 +26,8 @@ from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import Display, note
 from aifaceswap.cli.session import API_KEY, BASE_URL, Session, command_line
 from aifaceswap.client import AsyncClient
-from aifaceswap.emulator import Emulator
+from aifaceswap.emulator import Emulator, RealClock, VirtualClock
+from aifaceswap.emulator.faults import load as load_faults
 from aifaceswap.errors import ConfigurationError, InvalidRequestError
 from aifaceswap.models import Swap, SwapPage, SwapRequest, SwapType
 
@@ -213,13 +216,34 @@ async def me(session: Session) -> None:
     rendering.show_account(account, as_json=not session.is_for_people)
 
 
-def serve(**settings: Any) -> None:
-    """Serve an emulator until Ctrl-C or SIGTERM.
+def serve(*, speed: float, faults: Path | None, state: Path | None, **settings: Any) -> None:
+    """Serve an emulator until Ctrl-C or SIGTERM, and save its state then.
 
     Args:
-        settings: Those of `Emulator`.
+        speed: Of its clock; 0: it is moved over HTTP.
+        faults: A script of faults.
+        state: The file of its state.
+        settings: Others of `Emulator`.
+
+    Raises:
+        CommandError: A setting or a file is wrong.
+        OSError: A file cannot be read or written.
     """
-    start_server(lambda: _serve(Emulator(**settings)))
+    try:
+        # From now: receivers of webhooks compare signatures with their own clock.
+        clock = RealClock(speed) if speed else VirtualClock(start=float(int(time.time())))
+        script = load_faults(faults) if faults is not None else ()
+        emulator = Emulator(clock=clock, faults=script, **settings)
+        if state is not None and state.exists():
+            emulator.load(state)
+    except ValueError as error:
+        raise CommandError(str(error), command_line("emulator", "--help")) from None
+    if state is not None and not os.access(state.parent, os.W_OK):
+        message = f"--state: {state.parent} is no folder that can be written to"
+        raise CommandError(message, "give a file in another folder")
+    start_server(lambda: _serve(emulator))
+    if state is not None:
+        emulator.save(state)
 
 
 def start_server(job: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -256,14 +280,22 @@ async def _serve(emulator: Emulator) -> None:
         try:
             await stack.enter_async_context(emulator)
         except OSError as error:
-            raise refuse_address(f"--port: {emulator.port}", error) from None
+            raise refuse_address(_place_of(emulator), error) from None
         rendering.write_json({"base_url": emulator.base_url, "api_key": emulator.api_key})
+        if not is_loopback(emulator.host):
+            note(f"Whoever reaches {emulator.host} can steer the emulator, and sees what it got.")
         if sys.stdout.isatty():
             note("Serving until Ctrl-C. In another terminal:")
             note(f"  export {BASE_URL}={emulator.base_url}")
             note(f"  export {API_KEY}={emulator.api_key}")
             note(f"  {command_line('me')}")
         await anyio.sleep_forever()
+
+
+def _place_of(emulator: Emulator) -> str:
+    if emulator.host == "127.0.0.1":
+        return f"--port: {emulator.port}"
+    return f"--host {emulator.host} --port {emulator.port}"
 
 
 def check_output(path: Path) -> Path:

@@ -119,7 +119,7 @@ class Emulator:
         for fault in self._faults:
             injector.add(fault)
         results = Results(state, self.result_ttl)
-        api = Api(state, results, Outbox(self.deliver_to, injector), injector)
+        api = Api(state, results, Outbox(self.seed, self.deliver_to, injector), injector)
         self._gate = Gate(api, self.clock)
 
     @property

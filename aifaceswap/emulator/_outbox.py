@@ -126,6 +126,7 @@ class Delivery:
 class Outbox:
     """Deliveries, ordered by when they are due."""
 
+    seed: int
     deliver_to: str | None
     faults: Injector
     deliveries: deque[Delivery] = attrs.field(init=False, factory=lambda: deque(maxlen=KEPT))
@@ -191,7 +192,7 @@ class Outbox:
     def _begin(self, swap: Swap, when: float) -> Delivery:
         url = self._redirect(swap.params.webhook_url or "")
         delivery = Delivery(
-            _ids.make_id(self.faults.seed, "dlv", self.begun),
+            _ids.make_id(self.seed, "dlv", self.begun),
             swap,
             url,
             "undeliverable" if url is None else "pending",

@@ -72,7 +72,7 @@ class RealClock(Clock):
     def now(self) -> float:
         """The time in unix seconds."""
         if self._loop is None:
-            return time.time()
+            return max(time.time(), self._wall)
         return self._wall + (self._loop.time() - self._start) * self.speed
 
     def restart(self, at: float | None = None) -> None:

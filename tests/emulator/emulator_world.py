@@ -87,4 +87,4 @@ def make_world(
     state.add_account("key_2")
     results = Results(state, 3600.0, "http://127.0.0.1:1")
     injector = Injector(seed)
-    return World(Api(state, results, Outbox(deliver_to, injector), injector))
+    return World(Api(state, results, Outbox(seed, deliver_to, injector), injector))
