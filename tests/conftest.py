@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from browser import Browser, chromium
 
 
 @pytest.fixture
@@ -14,3 +18,10 @@ def anyio_backend() -> str:
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AIFACESWAP_API_KEY", "AIFACESWAP_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One for all tests of a file."""
+    with chromium(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
