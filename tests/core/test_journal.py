@@ -135,6 +135,7 @@ def test_a_row_that_has_not_ended_has_neither_swap_nor_error() -> None:
     """Nothing is made up for it."""
     assert record(0).swap is None
     assert record(0).error is None
+    assert attrs.astuple(record(0))[4:] == (None, None, None, None, 0, 0.0)
 
 
 @pytest.mark.parametrize(

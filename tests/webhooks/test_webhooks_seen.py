@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
 import time
 from pathlib import Path
@@ -75,7 +76,12 @@ async def test_the_store_forgets_in_time() -> None:
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"max_deliveries": 0}, "max_deliveries"), ({"ttl": 0.0}, "ttl"), ({"ttl": -1.0}, "ttl")],
+    [
+        ({"max_deliveries": 0}, "max_deliveries"),
+        ({"max_deliveries": True}, "max_deliveries"),
+        ({"ttl": 0.0}, "ttl"),
+        ({"ttl": -1.0}, "ttl"),
+    ],
 )
 def test_a_store_that_holds_nothing_is_refused(options: dict[str, int], field: str) -> None:
     """At the start."""
@@ -120,6 +126,27 @@ async def test_two_processes_share_a_database(tmp_path: Path) -> None:
 
     assert statuses == [204] * 4
     assert len(handled) == 1
+
+
+class NotingSeen(MemorySeen):
+    """Keeps the names that it is asked for."""
+
+    names: tuple[str, ...] = ()
+
+    async def claim(self, delivery: str) -> Claim:
+        self.names += (delivery,)
+        return await super().claim(delivery)
+
+
+async def test_deliveries_keep_their_names() -> None:
+    """They stand in users' databases; what may happen often is told apart by its bytes."""
+    seen, progress = NotingSeen(), body_of("swap.progress", progress=10)
+    async with serve_app(print, KEY, seen=seen) as receiver:
+        for body in (body_of(), progress):
+            await receiver.post(body)
+
+    digest = hashlib.sha256(progress).hexdigest()
+    assert seen.names == ("swap.completed:tsk_1", f"swap.progress:tsk_1:{digest}")
 
 
 class BrokenSeen(MemorySeen):
