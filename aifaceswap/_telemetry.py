@@ -125,7 +125,7 @@ class _Listener(Observer):
         level = logging.DEBUG if exc is None else logging.INFO
         if _log.isEnabledFor(level):
             fields = self._fields(exc)
-            text = "%(method)s %(path)s: %(outcome)s after %(attempts)d attempts, %(seconds).3f s"
+            text = "%(method)s %(path)s: %(outcome)s (attempts: %(attempts)d, %(seconds).3f s)"
             _log.log(level, text, {**fields, "outcome": self._outcome(exc)}, extra=fields)
 
     def sending(self) -> None:
