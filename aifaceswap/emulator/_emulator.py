@@ -21,7 +21,7 @@ from ._records import describe_request, describe_swap
 from ._results import Results
 from ._server import Gate, Server
 from ._state import State
-from .clock import Clock, RealClock, VirtualClock
+from .clock import Clock, RealClock
 from .faults import Fault
 from .limits import Limits
 
@@ -325,32 +325,29 @@ class Emulator:
             self._running.call(self._running.courier.drop_all)
 
     def advance(self, seconds: float) -> None:
-        """Move the `VirtualClock` on; from any thread.
+        """Move the clock on, a `RealClock` besides its own going; from any thread.
 
         Args:
             seconds: 0 to 1e12.
 
         Raises:
-            TypeError: The emulator's clock is not a `VirtualClock`.
             ValueError: `seconds` is negative, or too great for a clock.
+            TypeError: `seconds` is not a number.
         """
-        if not isinstance(self.clock, VirtualClock):
-            raise TypeError(
-                "advance() needs Emulator(clock=VirtualClock()): "
-                f"{type(self.clock).__name__} moves by itself"
-            )
         self.clock.advance(seconds)
 
     async def settle(self) -> None:
-        """Return when every delivery that is due has been attempted.
+        """Return when every delivery that is due has been attempted; from any event loop.
 
         Raises:
-            RuntimeError: The emulator is not running in this event loop.
+            RuntimeError: The emulator is not running.
         """
         running = self._require_running()
-        if running.loop is not asyncio.get_running_loop():
-            raise RuntimeError("settle() belongs to the emulator's loop; use settle_blocking()")
-        await running.courier.settle()
+        settling = running.courier.settle()
+        if running.loop is asyncio.get_running_loop():
+            await settling
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(settling, running.loop))
 
     def settle_blocking(self) -> None:
         """`settle()` for an emulator that was started by a plain `with`.

@@ -43,6 +43,10 @@ class Clock(abc.ABC):
     async def sleep_until(self, when: float) -> None:
         """Return when the clock has reached `when`, in unix seconds."""
 
+    @abc.abstractmethod
+    def advance(self, seconds: float) -> None:
+        """Move on by `seconds`, from any thread, and wake who has slept long enough."""
+
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:  # noqa: B027 (optional)
         """Called by the emulator when it starts in `loop`."""
 
@@ -63,6 +67,9 @@ class RealClock(Clock):
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False, repr=False)
     _wall: float = attrs.field(default=0.0, init=False, repr=False)
     _start: float = attrs.field(default=0.0, init=False, repr=False)
+    _sleepers: set[asyncio.Future[None]] = attrs.field(
+        factory=set[asyncio.Future[None]], init=False, repr=False
+    )
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follow `loop` from now on."""
@@ -83,9 +90,35 @@ class RealClock(Clock):
 
     async def sleep_until(self, when: float) -> None:
         """Return when the clock has reached `when`, in unix seconds."""
-        self.bind(asyncio.get_running_loop())
-        while (left := when - self.now()) > 0:  # noqa: ASYNC110 (timers may fire early)
-            await asyncio.sleep(left / self.speed)
+        loop = asyncio.get_running_loop()
+        self.bind(loop)
+        while when > self.now():
+            # Before the time is read: `advance()` may come from another thread in between.
+            self._sleepers.add(alarm := loop.create_future())
+            timer = loop.call_later((when - self.now()) / self.speed, _finish, alarm)
+            try:
+                await alarm
+            finally:
+                timer.cancel()
+                self._sleepers.discard(alarm)
+
+    def advance(self, seconds: float) -> None:
+        """Jump ahead by `seconds`, besides going on; from any thread.
+
+        Args:
+            seconds: 0 to 1e12.
+
+        Raises:
+            ValueError: `seconds` is negative, or too great for a clock.
+            TypeError: `seconds` is not a number.
+        """
+        _require_ahead(seconds)
+        if self._loop is None:
+            self._wall = self.now() + seconds
+        else:
+            self._wall += seconds
+        for alarm in list(self._sleepers):
+            _wake(alarm.get_loop(), alarm)
 
 
 @attrs.define(eq=False)
@@ -120,9 +153,7 @@ class VirtualClock(Clock):
             ValueError: `seconds` is negative, or too great for a clock.
             TypeError: `seconds` is not a number.
         """
-        _checks.require_number("seconds", seconds)
-        if not 0 <= seconds <= _FARTHEST:
-            raise ValueError(f"seconds must be at least 0 and at most 1e12, not {seconds!r}")
+        _require_ahead(seconds)
         with self._lock:
             self._time += round(seconds * _NANOSECONDS)
             while self._sleepers and self._sleepers[0][0] <= self.now() + TICK:
@@ -143,6 +174,12 @@ class VirtualClock(Clock):
             future: asyncio.Future[None] = loop.create_future()
             heapq.heappush(self._sleepers, (when, next(self._numbers), loop, future))
         await future
+
+
+def _require_ahead(seconds: float) -> None:
+    _checks.require_number("seconds", seconds)
+    if not 0 <= seconds <= _FARTHEST:
+        raise ValueError(f"seconds must be at least 0 and at most 1e12, not {seconds!r}")
 
 
 def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:

@@ -78,6 +78,28 @@ async def test_advancing_from_many_threads_loses_nothing() -> None:
     assert clock.now() == 2.0
 
 
+async def test_a_real_clock_wakes_sleepers_when_it_jumps() -> None:
+    """In order of time and in their own loop; who has not slept long enough sleeps on."""
+    clock = RealClock()
+    began = clock.now()
+    sleepers = [asyncio.create_task(clock.sleep_until(began + when)) for when in (100, 5000)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(clock.advance, 1000)
+    await sleepers[0]
+
+    assert clock.now() >= began + 1000
+    assert not sleepers[1].done()
+    sleepers[1].cancel()
+
+
+def test_a_real_clock_jumps_before_it_is_used() -> None:
+    """An emulator that starts later has the time that it was set to."""
+    clock = RealClock()
+    clock.advance(1000)
+
+    assert clock.now() >= time.time() + 900
+
+
 async def test_a_sleeper_of_a_closed_loop_is_forgotten() -> None:
     """advance() goes past sleepers whose loop has gone."""
     clock = VirtualClock(start=0.0)

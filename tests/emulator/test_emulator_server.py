@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import anyio
 import pytest
+from aiohttp import web
 
+from aifaceswap import AsyncClient
 from aifaceswap.emulator import Emulator, Limits, VirtualClock
 from emulator.emulator_wire import JSON_TYPE, exchange, raw, read_answer
 from emulator.emulator_world import SWAP
@@ -405,10 +407,24 @@ async def test_ipv6_loopback_and_localhost_work() -> None:
             assert answer.status == 401
 
 
-async def test_advance_needs_a_virtual_clock() -> None:
-    """advance() says what is missing."""
-    with pytest.raises(TypeError, match=r"needs Emulator\(clock=VirtualClock\(\)\): RealClock"):
-        Emulator().advance(1)
+def test_a_real_clock_can_jump_ahead() -> None:
+    """Swaps, limits and deliveries follow; an hour passes while a request is made."""
+    with Emulator(duration=3600, deliver_to="http://127.0.0.1:9") as emulator:
+        status, swap = fetch(
+            f"{emulator.base_url}/swaps",
+            {
+                "type": "image",
+                "source_url": "https://example.com/face.jpg",
+                "target_url": "https://example.com/target.jpg",
+                "webhook_url": "https://shop.example.com/hook",
+            },
+        )
+        assert (status, swap["status"], emulator.deliveries) == (201, "queued", ())
+        emulator.advance(3601)
+        emulator.settle_blocking()
+
+        assert [one.status for one in emulator.swaps] == ["done"]
+        assert len(emulator.deliveries[0].attempts) == 1
 
 
 def fetch(url: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
@@ -468,12 +484,38 @@ def test_a_failed_start_in_a_thread_comes_out() -> None:
     assert before == threading.active_count()
 
 
-async def test_settling_belongs_to_the_right_loop(emulator: Emulator) -> None:
-    """settle() and settle_blocking() say which one is to be used."""
+async def test_settling_without_a_thread_is_awaited(emulator: Emulator) -> None:
+    """settle_blocking() says what is to be used in its place."""
     with pytest.raises(RuntimeError, match="needs `with Emulator"):
         emulator.settle_blocking()
-    with Emulator() as threaded, pytest.raises(RuntimeError, match="use settle_blocking"):
-        await threaded.settle()
+
+
+async def test_settling_from_another_loop() -> None:
+    """settle() of an emulator in a thread leaves this loop free, e.g. to receive."""
+    bodies = []
+
+    async def receive(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/hook", receive)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    origin = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    with Emulator(duration=60, deliver_to=origin) as emulator:
+        async with AsyncClient(emulator.api_key, base_url=emulator.base_url) as client:
+            await client.swaps.create(
+                source_url="https://example.com/face.jpg",
+                target_url="https://example.com/target.jpg",
+                webhook_url="https://shop.example.com/hook",
+            )
+        emulator.advance(61)
+        await emulator.settle()
+    await runner.cleanup()
+
+    assert len(bodies) == 1
 
 
 def test_a_plain_with_cannot_be_entered_twice() -> None:
