@@ -423,6 +423,15 @@ def test_a_field_of_the_wrong_form(service: Service, field: str, value: object) 
     assert field in answer.value["error"]["message"]
 
 
+@inferred
+@RISKY
+def test_the_first_face_is_0(service: Service) -> None:
+    """400 `validation_error` for a negative `target_face_index`: the first face is 0."""
+    answer = service.create(service.fields(target_face_index=-1))
+
+    assert (answer.status, answer.code) == (400, "validation_error")
+
+
 @documented
 @costs
 def test_a_body_that_is_not_json(service: Service) -> None:
