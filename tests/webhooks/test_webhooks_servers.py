@@ -177,7 +177,7 @@ async def test_two_signature_headers_are_no_signature(
     """A delivery has one; the second cannot be slipped past the first."""
     right = webhooks.sign(BODY, KEY)
     head = f"POST /hook HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n"
-    for values in (("t=1,v1=0", right), (right, "t=1,v1=0")):
+    for values in (("t=1,v1=0", right), (right, "t=1,v1=0"), (right, right)):
         lines = "".join(f"{HEADER}: {value}\r\n" for value in values)
         assert (await receiver.raw(f"{head}{lines}\r\n".encode() + BODY)).status == 400
 
@@ -435,6 +435,25 @@ async def test_what_middleware_does_to_an_answer_stays_there() -> None:
     first[0]["headers"].append((b"x-added", b"1"))
 
     assert (b"x-added", b"1") not in (await conversation(scope))[0]["headers"]
+
+
+async def test_a_connection_is_closed_only_where_its_body_was_not_read(receiver: Receiver) -> None:
+    """The next delivery of a service that keeps its connections finds it open."""
+    for reply in (await receiver.post(BODY), await receiver.post(b"?", {})):
+        assert "connection" not in reply.headers
+    assert (await receiver.post(BODY, method="PUT")).headers["connection"] == "close"
+
+
+async def test_an_answer_without_a_body_says_no_length() -> None:
+    """HTTP forbids it with 204; the earliest version that a server names has connections."""
+    headers = [(name.lower().encode(), value.encode()) for name, value in signed(BODY).items()]
+    scope: Message = {"type": "http", "method": "POST", "headers": headers}
+    assert await conversation(scope, {"type": "http.request", "body": BODY}) == [
+        {"type": "http.response.start", "status": 204, "headers": []},
+        {"type": "http.response.body"},
+    ]
+    (start, _) = await conversation({**scope, "method": "GET"})
+    assert (b"connection", b"close") in start["headers"]
 
 
 async def test_later_versions_of_http_have_no_connection_header() -> None:
