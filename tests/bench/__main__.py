@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from bench import budgets, bulk, creations, imports, life, parts, waits, webhooks
+from bench import budgets, bulk, creations, emulator, imports, life, parts, waits, webhooks
 from bench.harness import CORES, Table, pin, versions
 
 BENCHMARKS = {
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "budgets": budgets.measure,
     "bulk": bulk.measure,
     "webhooks": webhooks.measure,
+    "emulator": emulator.measure,
 }
 # Distributions whose versions stand with the results.
 MEASURED = ["aifaceswap", "aiohttp", "anyio", "attrs", "cattrs"]
