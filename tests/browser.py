@@ -66,6 +66,8 @@ class Browser:
             for button in self.all(f"{within} button")
             if button.is_displayed() and button.accessible_name == name
         ]
+        # Not below what stays at the top of a page.
+        self.run("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
 
     def run(self, script: str, *arguments: object) -> Any:
