@@ -445,3 +445,41 @@ def test_a_budget_of_nothing_is_refused(arguments: dict[str, float], field: str)
 def test_repr_says_what_is_allowed() -> None:
     """A budget shows its numbers."""
     assert repr(Budget()) == "Budget(requests=60, per=60, per_day=10000)"
+
+
+def test_headers_that_allow_nothing_are_not_believed() -> None:
+    """A limit of 0 would hold everything back for ever."""
+
+    async def main() -> None:
+        budget = Budget(2, per=60.0)
+        permit = await budget.acquire()
+        permit.settle(RateLimit(limit=0, remaining=0))
+        await budget.acquire(max_wait=1)
+
+    run_virtual(main)
+
+
+def test_a_day_without_limit() -> None:
+    """Only the window counts."""
+
+    async def main() -> None:
+        budget = Budget(1, per=10.0, per_day=None, clock=lambda: 0.0)
+        began = now()
+        for _ in range(20):
+            (await budget.acquire()).settle()
+        assert now() - began == pytest.approx(190.0, abs=0.1)
+
+    run_virtual(main)
+
+
+def test_a_permit_is_settled_where_no_loop_runs() -> None:
+    """By the garbage collector, or after its loop has ended."""
+    budget = Budget(1, per=1000.0)
+    permit = asyncio.run(budget.acquire())
+    permit.settle()
+
+    async def again() -> None:
+        with pytest.raises(RateLimitError):
+            await budget.acquire(max_wait=900.0)
+
+    asyncio.run(again())
