@@ -16,7 +16,7 @@ from aiohttp import web
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator._api import Api
 from aifaceswap.emulator._messages import Request
-from bench.harness import NO_LIMITS, SWAP, pin
+from bench.harness import SWAP, pin
 
 FEW, MANY = 100, 100_000
 _HEADERS = {"Authorization": "Bearer key_emulator", "Content-Type": "application/json"}
@@ -51,7 +51,7 @@ def serve_many() -> None:
 
 
 def _make_emulator() -> Emulator:
-    return Emulator(limits=Limits(**NO_LIMITS), credits=1e9, duration=3600)
+    return Emulator(limits=Limits(None, None, None), credits=1e9, duration=3600)
 
 
 def _fill(emulator: Emulator, count: int) -> list[str]:

@@ -217,6 +217,9 @@ async def test_a_clock_of_ones_own_need_not_know_of_resets() -> None:
         async def sleep_until(self, when: float) -> None:
             await asyncio.Event().wait()
 
+        def advance(self, seconds: float) -> None:
+            raise NotImplementedError
+
     async with Emulator(clock=Still()) as emulator:
         emulator.reset()
         _, _, body = await exchange(emulator, creation())
