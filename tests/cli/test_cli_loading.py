@@ -56,7 +56,7 @@ def test_no_arguments() -> None:
 CLOSED = """
 import os, sys
 os.close(int(sys.argv[1]))
-os.execv(sys.executable, [sys.executable, "-m", "aifaceswap", "run"])
+os.execve(sys.executable, [sys.executable, "-m", "aifaceswap", "run"], {})
 """
 
 
