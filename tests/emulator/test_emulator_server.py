@@ -18,7 +18,7 @@ from aiohttp import web
 
 from aifaceswap import AsyncClient
 from aifaceswap.emulator import Emulator, Limits, VirtualClock
-from emulator.emulator_wire import JSON_TYPE, exchange, raw, read_answer
+from emulator.emulator_wire import JSON_TYPE, connected, exchange, raw, read_answer
 from emulator.emulator_world import SWAP
 
 if TYPE_CHECKING:
@@ -207,6 +207,17 @@ async def test_a_body_that_never_comes_is_not_waited_for(
     status, _, body = await exchange(emulator, raw(b"{", "Content-Length: 9", JSON_TYPE))
 
     assert (status, json.loads(body)["error"]["code"]) == (408, "request_timeout")
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /api/v1/swaps HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_head_that_never_comes_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """The connection is closed, as an idle one is."""
+    monkeypatch.setattr("aifaceswap.emulator._server.IDLE_TIMEOUT", 0.02)
+    async with Emulator(clock=VirtualClock()) as emulator, connected(emulator) as wire:
+        await wire.send(sent)
+        assert await wire.rest() == b""
 
 
 async def test_odd_but_right_requests_are_answered(emulator: Emulator) -> None:
