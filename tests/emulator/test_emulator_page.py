@@ -19,7 +19,7 @@ import pytest
 
 import aifaceswap
 from aifaceswap import Client
-from aifaceswap.emulator import Emulator, Fault, Limits, VirtualClock, faults
+from aifaceswap.emulator import Emulator, Fault, Limits, RealClock, VirtualClock, faults
 from browser import DESKTOP, PHONE, Browser
 from emulator.emulator_wire import connected, control, creation, exchange, raw
 
@@ -242,7 +242,7 @@ def test_the_progress_of_a_swap_is_shown(browser: Browser) -> None:
 
 
 def test_the_clock_goes_on_when_told_to(browser: Browser) -> None:
-    """A virtual one; of a real one the speed is told."""
+    """A virtual one; of a real one the speed is told, and it jumps ahead."""
     with shown(browser, clock=VirtualClock()) as (emulator, _):
         assert browser.text("#now") == "2026-01-01 00:00:00"
         for name, after in {
@@ -253,6 +253,13 @@ def test_the_clock_goes_on_when_told_to(browser: Browser) -> None:
             browser.click(name)
             browser.until(functools.partial(reads, browser, "#now", after))
         assert emulator.clock.now() == 1_767_225_600 + 10 + 60 + 86_400
+
+    clock = RealClock(speed=60)
+    with shown(browser, clock=clock):
+        assert browser.text("#speed") == "Real time, 60 times as fast"
+        before = clock.now()
+        browser.click("+1 day")
+        browser.until(lambda: clock.now() > before + 86_400)
 
 
 def test_a_fault_is_added_and_strikes(browser: Browser) -> None:
