@@ -353,8 +353,6 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     A date is taken relative to the answer's own `Date`, so that clocks that differ do no harm.
     """
     text = headers.get("Retry-After")
-    if text is None:
-        return None
     seconds = _number(text)
     if seconds is not None:
         return seconds

@@ -24,6 +24,7 @@ from aifaceswap.errors import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    DailyLimitError,
     InsufficientCreditsError,
     InvalidRequestError,
     RateLimitError,
@@ -158,6 +159,7 @@ def test_list(arguments: Mapping[str, Any], path: str) -> None:
     """A page is asked for by its size and, after the first, by the cursor as it came."""
     call = Call(method="GET", path=path, into=SwapPage, template="/swaps")
     assert call == _protocol.list_swaps(**arguments)
+    assert _protocol.list_swaps(**arguments, purpose="poll").purpose == "poll"
 
 
 @pytest.mark.parametrize(
@@ -279,6 +281,22 @@ def test_what_cannot_be_requested(arguments: dict[str, Any], field: str) -> None
         _protocol.any_request(**{"method": "POST", "path": "/x", "into": dict, **arguments})
 
     assert field == caught.value.field
+    if field in {"json", "content"}:
+        assert arguments[field] is caught.value.value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"json": {}, "content": b"x"}, "content: .* cannot be sent together with json"),
+        ({"json": {1, 2}}, "json: .* cannot be written as JSON: "),
+    ],
+    ids=repr,
+)
+def test_the_words_for_what_cannot_be_requested(arguments: dict[str, Any], words: str) -> None:
+    """They say what is wrong with it."""
+    with pytest.raises(InvalidRequestError, match=words):
+        _protocol.any_request("POST", "/x", into=dict, **arguments)
 
 
 def test_a_call_is_frozen() -> None:
@@ -436,6 +454,53 @@ def test_the_words_for_a_page() -> None:
     assert words.isprintable()
     assert len(words) < 400
     assert "secret" not in words
+
+
+def test_the_words_for_a_type_with_parameters() -> None:
+    """It is named as it was asked for."""
+    call = _protocol.any_request("GET", "/x", into=dict[str, int])
+    with pytest.raises(APIResponseError, match=r"not with a readable dict\[str, int\] \("):
+        read_answer(call, answer(200, b"[]"))
+
+
+def test_an_answer_to_head_never_has_a_body() -> None:
+    """To ask again would not help."""
+    with pytest.raises(APIResponseError) as caught:
+        read_answer(_protocol.any_request("HEAD", "/x", into=dict), answer(200, b""))
+    assert caught.value.permanent
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"x" * 200, "x" * 200),
+        (b"x" * 201, "x" * 200 + "\u2026"),
+        (b" " * 200 + b"x" * 200, "x" * 200),
+        (b" " * 201 + b"x" * 200, "x" * 199 + "\u2026"),
+        (b" " * 399 + b"xy", "x\u2026"),
+    ],
+    ids=["200", "201", "400 with spaces", "401 with spaces", "cut in its spaces"],
+)
+def test_a_long_body_is_shown_cut(body: bytes, message: str) -> None:
+    """To 200 characters of the first 400 bytes; an ellipsis tells that there was more."""
+    with pytest.raises(ServerError) as caught:
+        read_answer(GET_SWAP, answer(500, body))
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (499, None, APIStatusError),
+        (500, None, ServerError),
+        (499, "rate_limited_daily", DailyLimitError),
+        (503, "new_code", ServiceUnavailableError),
+        (400, "", BadRequestError),
+    ],
+)
+def test_the_class_of_a_refusal(status: int, code: str | None, kind: type[APIStatusError]) -> None:
+    """By the code that is known, else by the status, else by its hundreds."""
+    assert _protocol.error_class(status, code) is kind
 
 
 def test_the_words_for_an_oversized_answer() -> None:
@@ -627,6 +692,12 @@ def test_retry_after_is_on_the_error() -> None:
         ({"x_ratelimit_limit": "60, 60;w=60", "x_ratelimit_remaining": "12"}, None),
         ({"x_ratelimit_limit": "NaN", "x_ratelimit_remaining": "12"}, None),
         ({"x_ratelimit_limit": "", "x_ratelimit_remaining": ""}, None),
+        (
+            {"x_ratelimit_limit": "9" * 12, "x_ratelimit_remaining": "12"},
+            RateLimit(limit=999_999_999_999, remaining=12),
+        ),
+        ({"x_ratelimit_limit": "9" * 13, "x_ratelimit_remaining": "12"}, None),
+        ({"x_ratelimit_limit": "\u0663", "x_ratelimit_remaining": "12"}, None),
         ({"x_ratelimit_limit": "9" * 500, "x_ratelimit_remaining": "12"}, None),
     ],
     ids=repr,
