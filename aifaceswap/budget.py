@@ -191,8 +191,8 @@ class Budget:
             self._capacity = min(self._requests, int(rate_limit.limit))
         used = self._in_flight + len(self._frees)
         by_others = int(rate_limit.limit - rate_limit.remaining) - used
-        if by_others > 0:
-            self._frees.extend([now + self._per] * min(by_others, self._capacity))
+        # None where it is negative; no more than matters, whatever a header says.
+        self._frees.extend([now + self._per] * min(by_others, self._capacity))
 
     def _take(self, now: float) -> bool:
         """Take a permit if one is free."""

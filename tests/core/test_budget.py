@@ -138,8 +138,9 @@ def test_a_poll_that_has_waited_long_goes_in_turn() -> None:
             permit.settle()
 
         (await budget.acquire()).settle()
+        await asyncio.sleep(0.74)
         tasks = [asyncio.create_task(wait_for("poll"))]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.01)
         tasks += [asyncio.create_task(wait_for("create")) for _ in range(2)]
         await asyncio.gather(*tasks)
         return order
@@ -159,7 +160,7 @@ def test_a_fresh_poll_waits_behind_creations() -> None:
             permit.settle()
 
         (await budget.acquire()).settle()
-        await asyncio.sleep(0.9)
+        await asyncio.sleep(0.76)
         tasks = [asyncio.create_task(wait_for("poll"))]
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(wait_for("create")))
@@ -293,6 +294,7 @@ def test_one_who_was_overtaken_is_refused_when_his_wait_is_over() -> None:
         with pytest.raises(RateLimitError) as caught:
             await poll
         (await creation).settle()
+        await budget.acquire(max_wait=10.1)  # who has left has taken nothing with him
         return caught.value.retry_after
 
     assert run_virtual(main) == pytest.approx(10.0, abs=0.1)
@@ -326,6 +328,7 @@ def test_a_wait_that_would_be_too_long_is_refused_at_once() -> None:
         began = now()
         with pytest.raises(RateLimitError, match=r"in 60\.0 s") as caught:
             await budget.acquire(max_wait=59)
+        assert (caught.value.status, caught.value.code) == (429, "rate_limited")
         return now() - began, caught.value.retry_after, caught.value.attempts
 
     seconds, retry_after, attempts = run_virtual(main)
@@ -438,8 +441,11 @@ def test_clients_of_one_key_share_a_budget() -> None:
 )
 def test_a_budget_of_nothing_is_refused(arguments: dict[str, float], field: str) -> None:
     """The error names the argument and its value."""
-    with pytest.raises(ConfigurationError, match=f"{field}: {next(iter(arguments.values()))!r}"):
+    with pytest.raises(
+        ConfigurationError, match=f"{field}: {next(iter(arguments.values()))!r}"
+    ) as caught:
         Budget(**arguments)  # type: ignore[arg-type]
+    assert caught.value.field == field
 
 
 def test_repr_says_what_is_allowed() -> None:
@@ -483,3 +489,194 @@ def test_a_permit_is_settled_where_no_loop_runs() -> None:
             await budget.acquire(max_wait=900.0)
 
     asyncio.run(again())
+
+
+def test_the_day_ends_at_midnight_whenever_it_is_asked() -> None:
+    """Seconds to the next UTC day, not to the same hour of it."""
+
+    async def main() -> float | None:
+        budget = Budget(100, 60.0, per_day=1, clock=lambda: MIDNIGHT + 80_000)
+        await budget.acquire()
+        with pytest.raises(DailyLimitError) as caught:
+            await budget.acquire(max_wait=60)
+        return caught.value.retry_after
+
+    assert run_virtual(main) == pytest.approx(6400.0)
+
+
+def test_a_cancelled_permit_gives_back_one_and_no_more() -> None:
+    """Of the window and of the day, however often it is cancelled."""
+
+    async def main() -> None:
+        for budget in (Budget(2, 60.0), Budget(9, 60.0, per_day=2, clock=lambda: MIDNIGHT)):
+            first, _ = await budget.acquire(), await budget.acquire()
+            first.cancel()
+            first.cancel()
+            await budget.acquire(max_wait=0)
+            with pytest.raises(RateLimitError):
+                await budget.acquire(max_wait=0)
+
+    run_virtual(main)
+
+
+def test_a_permit_settled_twice_does_not_widen_the_next_window() -> None:
+    """It was one request."""
+
+    async def main() -> None:
+        budget = Budget(1, 10.0)
+        permit = await budget.acquire()
+        permit.settle()
+        permit.settle()
+        await asyncio.sleep(20)
+        await budget.acquire(max_wait=0)
+        with pytest.raises(RateLimitError):
+            await budget.acquire(max_wait=0)
+
+    run_virtual(main)
+
+
+def test_a_cancelled_permit_goes_to_one_who_waits() -> None:
+    """At once, not when he looks again."""
+
+    async def main() -> float:
+        budget, began = Budget(1, 60.0), now()
+        permit = await budget.acquire()
+        waiting = asyncio.create_task(budget.acquire())
+        await asyncio.sleep(1)
+        permit.cancel()
+        await waiting
+        return now() - began
+
+    assert run_virtual(main) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_limit_that_rises_again_lets_those_go_who_wait() -> None:
+    """At once."""
+
+    async def main() -> float:
+        budget, began = Budget(2, 10.0), now()
+        (await budget.acquire()).settle(RateLimit(limit=1, remaining=0))
+        permit = await budget.acquire()
+        waiting = asyncio.create_task(budget.acquire())
+        await asyncio.sleep(1)
+        permit.settle(RateLimit(limit=2, remaining=1))
+        await waiting
+        return now() - began
+
+    assert run_virtual(main) == pytest.approx(11.0, abs=0.01)
+
+
+def test_one_request_of_others_is_counted() -> None:
+    """And a service that counts by the billion costs no memory."""
+
+    async def main() -> list[float]:
+        waited = []
+        for limit in (RateLimit(limit=2, remaining=0), RateLimit(limit=10**12, remaining=0)):
+            budget, began = Budget(2, 10.0), now()
+            (await budget.acquire()).settle(limit)
+            await budget.acquire()
+            waited.append(now() - began)
+        return waited
+
+    assert run_virtual(main) == pytest.approx([10.0, 10.0], abs=0.01)
+
+
+def test_who_comes_as_a_permit_comes_free_does_not_overtake() -> None:
+    """First come, first served, to the moment."""
+
+    async def main() -> list[str]:
+        budget, order = Budget(1, 10.0), list[str]()
+
+        async def use(name: str) -> None:
+            permit = await budget.acquire()
+            order.append(name)
+            permit.settle()
+
+        async def come_late() -> None:
+            await asyncio.sleep(10.0)
+            await use("second")
+
+        (await budget.acquire()).settle()
+        late = asyncio.create_task(come_late())
+        await asyncio.sleep(0)
+        first = asyncio.create_task(use("first"))
+        await asyncio.gather(first, late)
+        return order
+
+    assert run_virtual(main) == ["first", "second"]
+
+
+def test_one_who_is_cancelled_is_cancelled_and_takes_nothing() -> None:
+    """The permit that he would have had goes to the next."""
+
+    async def main() -> float:
+        budget, began = Budget(1, 10.0), now()
+        (await budget.acquire()).settle()
+        waiting = asyncio.create_task(budget.acquire())
+        await asyncio.sleep(1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await budget.acquire()
+        return now() - began
+
+    assert run_virtual(main) == pytest.approx(10.0, abs=0.01)
+
+
+def test_who_may_go_first_is_woken_first() -> None:
+    """A creation that waits for the end of a pause does not delay a read that came later."""
+
+    async def main() -> list[float]:
+        budget, began = Budget(1, 10.0), now()
+
+        async def arrive(purpose: Purpose) -> float:
+            (await budget.acquire(purpose)).settle()
+            return now() - began
+
+        (await budget.acquire()).settle()
+        budget.penalize(30.0, purpose="create")
+        return list(await asyncio.gather(arrive("create"), arrive("read")))
+
+    assert run_virtual(main) == pytest.approx([30.0, 10.0], abs=0.01)
+
+
+def test_polls_that_wait_are_in_nobodys_way() -> None:
+    """A creation goes before them, so they do not count in its wait."""
+
+    async def main() -> None:
+        budget = Budget(1, 10.0)
+        (await budget.acquire()).settle()
+        await asyncio.sleep(9)
+        polls = [asyncio.create_task(budget.acquire("poll")) for _ in range(3)]
+        await asyncio.sleep(0)
+        (await budget.acquire("create", max_wait=1.1)).settle()
+        for poll in polls:
+            (await poll).settle()
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize(
+    ("paused", "expected"),
+    [(0.0, [7.0, 10.0, 10.0, 20.0, 20.0, 30.0]), (15.0, [15.0, 15.0, 15.0, 20.0, 20.0, 30.0])],
+)
+def test_the_wait_that_is_told_grows_with_the_queue(paused: float, expected: list[float]) -> None:
+    """Two a window: what was answered 3 s ago comes free first, then what is under way."""
+
+    async def main() -> list[float | None]:
+        budget, told, tasks = Budget(2, 10.0), [], []
+        (await budget.acquire()).settle()
+        await asyncio.sleep(3)
+        await budget.acquire()
+        budget.penalize(paused)
+        for _ in expected:
+            with pytest.raises(RateLimitError) as caught:
+                await budget.acquire(max_wait=0)
+            told.append(caught.value.retry_after)
+            tasks.append(asyncio.create_task(budget.acquire()))
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        return told
+
+    assert run_virtual(main) == pytest.approx(expected, abs=0.01)
