@@ -33,6 +33,6 @@ def answer(request: Request, api: str) -> Answer:
 
 @functools.cache
 def _describe(api: str) -> bytes:
-    text = importlib.resources.files(__package__).joinpath("openapi.json").read_bytes()
+    text = importlib.resources.files("aifaceswap.emulator").joinpath("openapi.json").read_bytes()
     # A tool that reads the description here must not go on to the real service.
     return json.dumps({**json.loads(text), "servers": [{"url": api}]}, indent=2).encode()
