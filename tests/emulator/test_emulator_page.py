@@ -358,11 +358,14 @@ def test_headers_are_typed_as_they_are_sent(browser: Browser) -> None:
 
 
 def test_a_webhook_is_delivered_again(browser: Browser) -> None:
-    """The receiver says no at first; its answers are seen."""
+    """The receiver says no at first; its answers are seen. It would not be tried again yet."""
     taken = Fault("POST /hooks/*", faults.Body("", status=200), nth=2, times=None)
     with (
         Emulator(faults=[taken]) as receiver,
-        shown(browser, duration=0.0, deliver_to=receiver.origin) as (emulator, client),
+        shown(browser, duration=0.0, clock=VirtualClock(), deliver_to=receiver.origin) as (
+            emulator,
+            client,
+        ),
     ):
         swap_id = create(client, webhook_url=HOOK)
         browser.until(lambda: "→ 404" in browser.text("#deliveries"))
@@ -466,7 +469,7 @@ def test_the_latest_hundred_are_shown(browser: Browser) -> None:
 
 
 def test_where_nothing_happens_little_is_asked(browser: Browser) -> None:
-    """Of each list the latest alone, until there is another; and nothing while nobody looks."""
+    """Of each list the latest alone, until there is another."""
     look = """
         const done = arguments[0];
         clearTimeout(timer);
@@ -474,25 +477,42 @@ def test_where_nothing_happens_little_is_asked(browser: Browser) -> None:
         performance.clearResourceTimings();
         lookOnce().then(() => done(performance.getEntriesByType("resource").map(r => r.name)));
     """
-    hide = """
-        Object.defineProperty(document, "hidden", { value: true });
-        document.dispatchEvent(new Event("visibilitychange"));
-    """
     lists = [f"{name}?limit=1" for name in ("swaps", "requests", "deliveries")]
     with shown(browser, duration=0.0, clock=VirtualClock()) as (emulator, client):
         create(client)
-        browser.until(lambda: browser.all("#swaps img"))
-        browser.run(hide)
-        assert browser.text("#live") == "Paused"
-        asked = [
-            url.removeprefix(f"{emulator.origin}/_emulator/")
-            for url in browser.driver.execute_async_script(look)
-        ]
-        assert asked == ["", *lists, "faults", "account"]
+        browser.until(lambda: browser.shows_picture("#swaps img"))
+        turn(browser, hidden=True)
+        asked = browser.driver.execute_async_script(look)
 
+        prefix = f"{emulator.origin}/_emulator/"
+        assert [url.removeprefix(prefix) for url in asked] == ["", *lists, "faults", "account"]
+
+
+def turn(browser: Browser, *, hidden: bool) -> None:
+    """Hide the tab, or show it again, as far as the page can tell."""
+    script = """
+        Object.defineProperty(document, "hidden", { value: arguments[0], configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    """
+    browser.run(script, hidden)
+    browser.until(lambda: browser.text("#live") == ("Paused" if hidden else "Live"))
+
+
+def test_a_hidden_page_rests(browser: Browser) -> None:
+    """It plans no further look, and looks at once when it is seen again."""
+    plan = """
+        const [done, plan] = [arguments[0], window.setTimeout];
+        let planned = 0;
+        window.setTimeout = () => ++planned;
+        look().then(() => { window.setTimeout = plan; done(planned); });
+    """
+    with shown(browser, duration=0.0) as (_, client):
+        assert browser.driver.execute_async_script(plan) == 1
+        turn(browser, hidden=True)
+        assert browser.driver.execute_async_script(plan) == 0
         create(client)
-        assert not browser.run("return looking")
-        assert len(browser.all("#swaps li")) == 1
+        turn(browser, hidden=False)
+        browser.until(lambda: browser.all("#swaps li"))
 
 
 def test_the_page_outlives_the_emulator(browser: Browser) -> None:
