@@ -97,6 +97,18 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session
+def frameworks(session: nox.Session) -> None:
+    """Tests inside FastAPI, Litestar, Django and Flask, which pass over what is not installed."""
+    session.install(".[cli,otel]", *_group("frameworks"))
+    session.run("pytest", "tests/apps", "tests/webhooks", "tests/examples", *session.posargs)
+    # The pages' apps, as their readers' type checkers see them.
+    folder = session.create_tmp()
+    session.run("python", "tests/typing/pages.py", folder)
+    session.run("mypy", "--strict", folder)
+    session.run("pyright", folder)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Format and style."""
     session.install(*_group("lint"))
