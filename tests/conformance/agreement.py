@@ -72,7 +72,7 @@ def resolve(description: dict[str, Any], value: Any) -> Any:
 
 def find_fault(schema: dict[str, Any], value: object) -> str | None:
     """What is wrong with a value, if anything is."""
-    # By name, because it is installed for this session only.
+    # By name, because it has no types.
     jsonschema = importlib.import_module("jsonschema")
     whole = {"components": tighten()["components"], **schema}
     error = jsonschema.exceptions.best_match(

@@ -80,7 +80,6 @@ def describe(answer: Answer, path: str, method: str) -> str | None:
 @pytest.mark.parametrize("name", [*_magic.PROBLEMS, _magic.DAILY])
 def test_every_refusal_is_as_described(name: str) -> None:
     """Status, headers and envelope of each refusal of a creation are described, with its code."""
-    pytest.importorskip("jsonschema")
     with Emulator() as emulator:
         service = make_service(emulator)
         answer = service.create(service.fields(source_url=f"https://example.com/{name}"))
@@ -91,7 +90,6 @@ def test_every_refusal_is_as_described(name: str) -> None:
 @pytest.mark.parametrize("header", ["", "Bearer nobody"])
 def test_a_refused_key_is_as_described(header: str) -> None:
     """Without a key, or with one that is not live, the answer is described, with its code."""
-    pytest.importorskip("jsonschema")
     with Emulator() as emulator:
         answer = make_service(emulator).send("GET", "/me", headers={"Authorization": header})
 
@@ -103,7 +101,6 @@ def test_a_refused_key_is_as_described(header: str) -> None:
 @pytest.mark.parametrize("name", sorted({*_magic.LIVES} - {"new-status.jpg"}))
 def test_every_life_is_as_described(name: str) -> None:
     """A swap is as described from its creation to its end, listed or alone."""
-    pytest.importorskip("jsonschema")
     with Emulator(clock=VirtualClock(), duration=10) as emulator:
         service = make_service(emulator)
         created = service.create(service.fields(source_url=f"https://example.com/{name}"))
@@ -118,7 +115,6 @@ def test_every_life_is_as_described(name: str) -> None:
 @pytest.mark.parametrize("name", ["face.jpg", "fails.jpg", "fails-bare.jpg", "fails-silent.jpg"])
 def test_a_delivery_is_as_described(name: str, receiver: Receiver) -> None:
     """Body and signature of a webhook are as described."""
-    pytest.importorskip("jsonschema")
     with Emulator(duration=0, deliver_to=receiver.origin) as emulator:
         service = make_service(emulator)
         source = f"https://example.com/{name}"

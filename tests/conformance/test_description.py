@@ -138,7 +138,6 @@ def _examples(value: Any) -> Iterator[tuple[dict[str, Any], object]]:
 
 def test_every_example_is_one() -> None:
     """Examples are valid by their schemas."""
-    pytest.importorskip("jsonschema")
     found = list(examples())
 
     assert len(found) > 8
