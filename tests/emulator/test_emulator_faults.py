@@ -20,6 +20,7 @@ from aifaceswap.emulator import Emulator, Fault, Limits, RealClock, VirtualClock
 from aifaceswap.emulator._injector import Injector
 from emulator.emulator_wire import BODY, JSON_TYPE, connected, creation, exchange, raw
 from emulator.emulator_world import SWAP
+from virtual_time import run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -108,6 +109,25 @@ async def test_a_stall_lasts_until_the_emulator_gives_up(after: str, begins: byt
         emulator.reset()
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await asyncio.wait_for(wire.reader.readexactly(1), 5)
+
+
+def test_a_stop_does_not_wait_for_a_stall() -> None:
+    """Not even for the moment that other requests are given to end."""
+
+    async def stop() -> float:
+        loop = asyncio.get_running_loop()
+        async with Emulator(faults=[Fault("*", faults.Stall())]) as emulator:
+            async with connected(emulator) as wire:
+                await wire.send(creation())
+                while not emulator.swaps:
+                    await asyncio.sleep(0)
+                began = loop.time()
+                await emulator.__aexit__()
+                ended = loop.time()
+            await emulator.__aenter__()
+        return ended - began
+
+    assert run_virtual(stop) < 0.1
 
 
 async def test_a_client_that_gives_up_ends_the_stall() -> None:

@@ -137,7 +137,8 @@ async def test_deliveries_of_before_are_broken_off() -> None:
         await create(emulator)
         emulator.reset()
         receiver.hang = False
-        await emulator.settle()
+        async with asyncio.timeout(5):  # half of what a receiver has for its answer
+            await emulator.settle()
         emulator.advance(1000)
         await emulator.settle()
         assert (emulator.deliveries, len(receiver.received)) == ((), 1)

@@ -220,6 +220,19 @@ async def test_a_head_that_never_comes_is_not_waited_for(
         assert await wire.rest() == b""
 
 
+async def test_time_beyond_all_calendars_is_no_trouble(emulator: Emulator) -> None:
+    """Dates stop at the end of the year 9999, and all goes on."""
+    emulator.advance(1e12)
+    body = json.dumps(SWAP).encode()
+    status, headers, answer = await exchange(
+        emulator, raw(body, f"Content-Length: {len(body)}", JSON_TYPE)
+    )
+
+    assert status == 201
+    assert headers["date"] == "fri, 31 dec 9999 23:59:59 gmt"
+    assert json.loads(answer)["created_at"].startswith("9999-12-31T23:59:59.")
+
+
 async def test_odd_but_right_requests_are_answered(emulator: Emulator) -> None:
     """A body in pieces, an absolute target, bytes that are no text in other headers."""
     body = json.dumps(SWAP).encode()

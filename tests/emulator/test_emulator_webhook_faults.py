@@ -229,8 +229,9 @@ async def test_a_pending_delivery_is_not_made_twice_as_often() -> None:
     assert len(receiver.received) == 3
 
 
-async def test_a_delivery_under_way_is_redelivered_afterwards() -> None:
-    """On demand beside an attempt that hangs: both are made, and the record has both."""
+async def test_a_delivery_under_way_is_redelivered_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on demand arrives while another hangs: when that fails, it is not tried again."""
+    monkeypatch.setattr("aifaceswap.emulator._courier.TIMEOUT", 0.2)
     async with (
         Receiver(hang=True).serve() as receiver,
         Emulator(clock=VirtualClock(), deliver_to=receiver.origin) as emulator,
@@ -241,10 +242,14 @@ async def test_a_delivery_under_way_is_redelivered_afterwards() -> None:
         receiver.hang = False
         emulator.redeliver(emulator.deliveries[0].id)
         async with asyncio.timeout(5):
-            while emulator.deliveries[0].state != "delivered":
+            while len(emulator.deliveries[0].attempts) < 2:
                 await asyncio.sleep(0)
+        emulator.advance(1000)
+        await emulator.settle()
+        (delivery,) = emulator.deliveries
 
-    assert len(receiver.received) == 2
+    assert (delivery.state, len(receiver.received)) == ("delivered", 2)
+    assert [attempt.status for attempt in delivery.attempts] == [204, None]
 
 
 async def test_what_cannot_be_redelivered_is_an_error() -> None:
