@@ -98,7 +98,11 @@ class Emulator:
     result_ttl: float = attrs.field(default=3600.0, validator=_checks.number(above=0.0))
     deliver_to: str | None = attrs.field(default=None, validator=_check_receiver)
     _faults: tuple[Fault, ...] = attrs.field(
-        default=(), repr=False, converter=_to_tuple, validator=_checks.all_of(Fault)
+        alias="faults",  # for type checkers that do not know attrs' rule
+        default=(),
+        repr=False,
+        converter=_to_tuple,
+        validator=_checks.all_of(Fault),
     )
     _gate: Gate = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
     _running: _Running | None = attrs.field(
