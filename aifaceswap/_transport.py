@@ -173,22 +173,24 @@ class Transport:
     ) -> R:
         """The attempts of a call, and the waits between them."""
         clock = asyncio.get_running_loop().time
-        ends = clock() + options.deadline
+        now = clock()
+        ends = now + options.deadline
         max_wait = options.max_wait
         attempts = 0
         while True:
-            asked = clock()
+            asked = now
             try:
                 wanted = min(ends - asked, max_wait)
                 permit = await self._budget.acquire(call.purpose, max_wait=wanted)
             except APIStatusError as error:
                 error.attempts = attempts
                 raise
-            max_wait = max(0.0, max_wait - (clock() - asked))
+            now = clock()
+            max_wait = max(0.0, max_wait - (now - asked))
             attempts += 1
             observer.sending()
             try:
-                answer = await self._attempt(call, permit, min(options.timeout, ends - clock()))
+                answer = await self._attempt(call, permit, min(options.timeout, ends - now))
                 observer.answered(answer)
                 return read(call, answer, attempts)
             except AIFaceSwapError as error:
@@ -200,6 +202,7 @@ class Transport:
                     raise
                 observer.retrying(error, wait)
             await asyncio.sleep(wait)
+            now = clock()
             if limited:
                 max_wait -= wait
 
