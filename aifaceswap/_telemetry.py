@@ -121,6 +121,7 @@ class _Listener(Observer):
     ) -> None:
         if self._span is not None and self._scope is not None:
             self._finish_span(self._span, exc)
+            # It is not told of the error, whose message it would record.
             self._scope.__exit__(None, None, None)
         level = logging.DEBUG if exc is None else logging.INFO
         if _log.isEnabledFor(level):
@@ -215,13 +216,7 @@ def _open_span(tracer: Tracer, call: Call[Any], url: str) -> AbstractContextMana
         name = f"{name} {call.template}"
     if call.purpose == "create":
         attributes |= _GENERATION
-    return tracer.start_as_current_span(
-        name,
-        kind=SpanKind.CLIENT,
-        attributes=attributes,
-        record_exception=False,
-        set_status_on_exception=False,
-    )
+    return tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes)
 
 
 def _server(url: str) -> Mapping[str, str | int]:
