@@ -581,31 +581,6 @@ def test_one_request_of_others_is_counted() -> None:
     assert run_virtual(main) == pytest.approx([10.0, 10.0], abs=0.01)
 
 
-def test_who_comes_as_a_permit_comes_free_does_not_overtake() -> None:
-    """First come, first served, to the moment."""
-
-    async def main() -> list[str]:
-        budget, order = Budget(1, 10.0), list[str]()
-
-        async def use(name: str) -> None:
-            permit = await budget.acquire()
-            order.append(name)
-            permit.settle()
-
-        async def come_late() -> None:
-            await asyncio.sleep(10.0)
-            await use("second")
-
-        (await budget.acquire()).settle()
-        late = asyncio.create_task(come_late())
-        await asyncio.sleep(0)
-        first = asyncio.create_task(use("first"))
-        await asyncio.gather(first, late)
-        return order
-
-    assert run_virtual(main) == ["first", "second"]
-
-
 def test_one_who_is_cancelled_is_cancelled_and_takes_nothing() -> None:
     """The permit that he would have had goes to the next."""
 
