@@ -168,14 +168,22 @@ def _describe(error: BaseException, _: type | None) -> str:
 def _find_toml_line(source: str, path: Path) -> int:
     """Where the field, or what holds it, ends: in the first lines that together have it."""
     lines = source.splitlines()
-    for wanted in (path[:end] for end in range(len(path), 0, -1)):
-        for number in range(1, len(lines) + 1):
-            with contextlib.suppress(ValueError, LookupError, TypeError):
-                value: Any = tomllib.loads("\n".join(lines[:number]))
-                for step in wanted:
-                    value = value[step]
-                return number
-    return 1
+    found = (
+        number
+        for end in range(len(path), 0, -1)
+        for number in range(1, len(lines) + 1)
+        if _has("\n".join(lines[:number]), path[:end])
+    )
+    return next(found, 1)
+
+
+def _has(source: str, path: Path) -> bool:
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        value: Any = tomllib.loads(source)
+        for step in path:
+            value = value[step]
+        return True
+    return False
 
 
 _BLANK: Final = re.compile(r"[ \t\r\n,:]*")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,100}")
-_FIELD = re.compile(r"(\w+): ")
 _COUNT = _checks.whole(least=0, most=2**53)
 
 
@@ -320,11 +319,9 @@ def _read_params(value: object, path: tuple[str | int, ...]) -> _schema.SwapPara
     try:
         return _schema.read_swap(value)
     except Refused as refused:
-        message = refused.problem.message.rstrip(".")
-        field = _FIELD.match(message)
-        if field is None:
-            raise FieldError(path, message) from None
-        raise FieldError((*path, field[1]), message[field.end() :]) from None
+        # Every one begins with its field, since what is read is an object.
+        field, _, message = refused.problem.message.rstrip(".").partition(": ")
+        raise FieldError((*path, field), message) from None
 
 
 def _restore_swap(saved: SavedSwap, place: int, owner: Account) -> Swap:

@@ -258,6 +258,23 @@ async def test_a_state_can_be_written_by_hand(tmp_path: Path) -> None:
             '"api_key": "key_c", "type"',
             "line 10: swaps[0].api_key: is",
         ),
+        (
+            '"swaps": [\n',
+            (
+                '"swaps": [\n  {"id": "tsk_1", "api_key": "key_a", "credit_cost": 1, '
+                '"type": "gif", "source_url": "https://a.example/", "target_url": "https://b.example/", '
+                '"created_at": 1, "duration": 1},\n'
+            ),
+            "line 11: swaps[1].id: tsk_1 is there twice",
+        ),
+        (
+            '"recent": [1767225599.0]',
+            (
+                '"refusals": [{"idempotency_key": "k", "request": {"type": "gif"}, "status": 402, '
+                '"code": "x", "message": "y"}]'
+            ),
+            "line 6: keys[0].refusals[0].request.source_url: must be a public https URL",
+        ),
         ('"image"', '"film"', "line 10: swaps[0].type: must be 'image' or 'gif'"),
         ("https://example.com/a.jpg", "ftp://a", "line 11: swaps[0].source_url: must be an https"),
         ('"duration": 3', '"duration": -3', "line 12: swaps[0].duration: must be at least 0"),

@@ -220,6 +220,36 @@ async def test_a_head_that_never_comes_is_not_waited_for(
         assert await wire.rest() == b""
 
 
+class Failing(VirtualClock):
+    """A clock that fails once when told to."""
+
+    fails = False
+
+    def now(self) -> float:
+        if self.fails:
+            self.fails = False
+            raise ZeroDivisionError
+        return super().now()
+
+
+@pytest.mark.parametrize("path", ["/api/v1/me", "/_emulator/clock"])
+async def test_an_emulator_that_fails_says_so(caplog: pytest.LogCaptureFixture, path: str) -> None:
+    """A 500 with the envelope that asks for a report, and the traceback in the log."""
+    clock = Failing()
+    async with Emulator(clock=clock) as emulator:
+        await exchange(emulator, raw(b"", method="GET", path="/api/v1/me"))
+        clock.fails = True
+        status, headers, body = await exchange(
+            emulator, raw(b"", method="GET", path=path).replace(b"Host: x", b"Host: localhost")
+        )
+    error = json.loads(body)["error"]
+
+    assert (status, error["code"]) == (500, "internal_error")
+    assert "please report it" in error["message"]
+    assert headers["connection"] == "close"
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_time_beyond_all_calendars_is_no_trouble(emulator: Emulator) -> None:
     """Dates stop at the end of the year 9999, and all goes on."""
     emulator.advance(1e12)
