@@ -262,7 +262,7 @@ async def test_a_state_can_be_written_by_hand(tmp_path: Path) -> None:
             '"swaps": [\n',
             (
                 '"swaps": [\n  {"id": "tsk_1", "api_key": "key_a", "credit_cost": 1, '
-                '"type": "gif", "source_url": "https://a.example/", "target_url": "https://b.example/", '
+                '"type": "gif", "source_url": "https://a.io", "target_url": "https://b.io", '
                 '"created_at": 1, "duration": 1},\n'
             ),
             "line 11: swaps[1].id: tsk_1 is there twice",
