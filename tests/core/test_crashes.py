@@ -155,7 +155,7 @@ def check(folder: Path) -> None:
     assert len({record.swap_id for record in records}) == ROWS
     for record in records:
         assert record.path is not None
-        picture = (folder / os.fsdecode(record.path)).read_bytes()
+        picture = (folder / os.fsdecode(os.fsdecode(record.path))).read_bytes()
         assert (picture[:2], picture[-2:]) == (b"\xff\xd8", b"\xff\xd9")
     names = [name for name in os.listdir(folder / "out") if not name.startswith(".")]
     assert len(names) == ROWS

@@ -501,6 +501,9 @@ def test_a_long_body_is_shown_cut(body: bytes, message: str) -> None:
 def test_the_class_of_a_refusal(status: int, code: str | None, kind: type[APIStatusError]) -> None:
     """By the code that is known, else by the status, else by its hundreds."""
     assert _protocol.error_class(status, code) is kind
+    with pytest.raises(kind) as caught:
+        read_answer(GET_SWAP, answer(status, envelope(code=code, message="No.")))
+    assert type(caught.value) is kind
 
 
 def test_the_words_for_an_oversized_answer() -> None:
