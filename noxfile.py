@@ -23,6 +23,9 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 SUPPORTED = list(nox.project.python_versions(PROJECT))
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
 
+# What pytest is given where nobody says otherwise: a process for each core.
+PARALLEL = ("-n", "auto")
+
 # Only for the benchmarks: other limiters, to be measured beside ours.
 LIMITERS = ("aiolimiter", "limits", "pyrate-limiter")
 
@@ -58,7 +61,7 @@ def tests(session: nox.Session) -> None:
     """The test suite against the built wheel."""
     session.install(".[cli]", *_group("test"))
     # Not `python -m pytest`, which would put the checkout before the wheel.
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or PARALLEL))
 
 
 @nox.session
@@ -67,7 +70,7 @@ def coverage(session: nox.Session) -> None:
     session.install(".[cli]", *_group("coverage"))
     session.env["COVERAGE_FILE"] = str(Path(session.create_tmp(), "data").resolve())
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["-n", "2"]))
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or PARALLEL))
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
@@ -76,14 +79,14 @@ def coverage(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """The test suite with the oldest dependencies on the oldest Python."""
     session.install(".[cli]", *_floors(), *_group("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or PARALLEL))
 
 
 @nox.session
 def nightly(session: nox.Session) -> None:
     """The test suite with pre-releases of all dependencies, on the Python that runs nox."""
     session.install("--pre", "--upgrade", ".[cli]", *_group("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or PARALLEL))
 
 
 @nox.session
@@ -100,7 +103,9 @@ def typing(session: nox.Session) -> None:
 def frameworks(session: nox.Session) -> None:
     """Tests inside FastAPI, Litestar, Django and Flask, which pass over what is not installed."""
     session.install(".[cli,otel]", *_group("frameworks"))
-    session.run("pytest", "tests/apps", "tests/webhooks", "tests/examples", *session.posargs)
+    session.run(
+        "pytest", "tests/apps", "tests/webhooks", "tests/examples", *(session.posargs or PARALLEL)
+    )
     # The pages' apps, as their readers' type checkers see them.
     folder = session.create_tmp()
     session.run("python", "tests/typing/pages.py", folder)

@@ -285,7 +285,8 @@ async def _serve(emulator: Emulator) -> None:
         if not is_loopback(emulator.host):
             note(f"Whoever reaches {emulator.host} can steer the emulator, and sees what it got.")
         if sys.stdout.isatty():
-            note("Serving until Ctrl-C. In another terminal:")
+            note(f"Serving until Ctrl-C. To look at: {emulator.origin}/")
+            note("In another terminal:")
             note(f"  export {BASE_URL}={emulator.base_url}")
             note(f"  export {API_KEY}={emulator.api_key}")
             note(f"  {command_line('me')}")
