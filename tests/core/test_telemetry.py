@@ -211,8 +211,9 @@ def test_a_program_without_settings_prints_nothing_and_loads_nothing() -> None:
     assert done.stdout.split("\n") == ["2", "[]", "[] []", ""]
 
 
-def test_who_does_not_ask_gets_nobody() -> None:
-    """Without settings nothing is made for a call."""
+def test_who_does_not_ask_gets_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Where not even INFO is wanted, nothing is made for a call."""
+    caplog.set_level(logging.WARNING, "aifaceswap")
     call = get_account()
     first, second = (observe(call, "https://example.com/api/v1") for _ in range(2))
     assert first is second
@@ -407,8 +408,9 @@ async def test_a_sampler_is_obeyed(spans: Any, monkeypatch: pytest.MonkeyPatch) 
     assert spans.get_finished_spans() == ()
 
 
-def test_without_a_provider_there_is_nobody() -> None:
+def test_without_a_provider_there_is_nobody(caplog: pytest.LogCaptureFixture) -> None:
     """OpenTelemetry that is loaded and not set up costs nothing."""
+    caplog.set_level(logging.WARNING, "aifaceswap")
     assert "opentelemetry.trace" in sys.modules
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     call = get_account()
