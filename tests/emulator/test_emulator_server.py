@@ -367,7 +367,8 @@ async def test_stopping_leaves_nothing_behind() -> None:
             await asyncio.sleep(0)
         started = time.monotonic()
 
-    assert time.monotonic() - started < 1
+    # A stop that waits for its client takes a minute.
+    assert time.monotonic() - started < 20
     assert before == asyncio.all_tasks()
     assert not is_listening(origin)
     for _, writer in connections:
@@ -382,7 +383,8 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
         loop.close()
         gc.collect()
 
-    assert time.monotonic() - started < 1
+    # A stop that waits for its client takes a minute.
+    assert time.monotonic() - started < 20
 
 
 async def leave_unread(client: socket.socket) -> float:
