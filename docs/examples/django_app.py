@@ -21,6 +21,7 @@ import django
 import uvicorn
 from django.conf import settings as django_settings
 from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
@@ -88,6 +89,8 @@ class Shop:
 
 def get_shop(request: HttpRequest) -> Shop:
     """The app's shop, for its views: what ASGI's lifespan has left there."""
+    if not isinstance(request, ASGIRequest):
+        raise TypeError("this app needs an ASGI server: others have no lifespan")
     shop: Shop = request.scope["state"]["shop"]
     return shop
 

@@ -146,7 +146,8 @@ def bulk(tables: Tables) -> Figure:
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
-    return plt.subplots(figsize=(7, height), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, height), layout="constrained")
+    return figure, axes
 
 
 PICTURES = {"life": life, "call": call, "polls": polls, "bulk": bulk}
