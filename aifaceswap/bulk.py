@@ -345,9 +345,6 @@ class AsyncBulk:
             record = await self._write(attrs.evolve(record, state=State.DONE, seconds=seconds))
         except AIFaceSwapError as error:
             await self._fail(record, error, began, swap)
-        except OSError as error:
-            self._stop_for(error)
-            self._rows_begun.release()
         else:
             self._put(_outcome(record, swap, None))
 

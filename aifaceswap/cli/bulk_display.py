@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -56,19 +57,27 @@ class BulkDisplay:
     Args:
         budget: What counts the requests.
         silent: Whether to show nothing on a terminal, either.
+        clock: The time in seconds.
 
     Attributes:
         total: How many rows there are; None where that is not known.
         credits: What the account had at the beginning; None where that is not known.
     """
 
-    def __init__(self, budget: CountingBudget, *, silent: bool = False) -> None:
+    def __init__(
+        self,
+        budget: CountingBudget,
+        *,
+        silent: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.total: int | None = None
         self.credits: float | None = None
         self._budget = budget
         self._silent = silent
         self._progress = BulkProgress(total=None)
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._ends: deque[float] = deque()
         self._ended = 0
         self._price = 1.0
@@ -109,7 +118,7 @@ class BulkDisplay:
         # A slot that is free again: a swap of this run has ended, not one of an earlier run.
         ended = max(0, self._progress.in_flight - progress.in_flight)
         self._ended += ended
-        self._ends.extend([time.monotonic()] * ended)
+        self._ends.extend([self._clock()] * ended)
         self._progress = progress
 
     def add(self, outcome: Outcome, line: int | None) -> None:
@@ -147,7 +156,7 @@ class BulkDisplay:
         return Group(bar, counts, Text(f"  {self._spent()}", style="dim"))
 
     def _pace(self, finished: int) -> str:
-        now = time.monotonic()
+        now = self._clock()
         while self._ends and self._ends[0] < now - _MINUTE:
             self._ends.popleft()
         elapsed = now - self._began

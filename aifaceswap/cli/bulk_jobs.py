@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import attrs
 import click
@@ -195,7 +195,8 @@ class _Run:
 
     def _listen(self, outcomes: AsyncBulk, display: BulkDisplay) -> None:
         """Have the first signal stop the run in order, and the second one at once."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = cast("asyncio.Task[object]", asyncio.current_task())
 
         def stop(number: signal.Signals) -> None:
             is_first, self._signal = self._signal is None, number
@@ -203,7 +204,7 @@ class _Run:
                 outcomes.stop()
                 text = "what is under way is finished first; once more stops at once"
                 display.note(f"Stopping: {text}.")
-            elif task is not None:
+            else:
                 task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):

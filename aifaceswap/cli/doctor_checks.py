@@ -156,10 +156,9 @@ def _requirements() -> Iterator[tuple[str, str | None, str | None]]:
         lines = metadata.requires("aifaceswap") or []
     except metadata.PackageNotFoundError:  # run from a checkout
         return
-    for line in lines:
-        if match := _REQUIREMENT.match(line):
-            extra = _EXTRA.search(line)
-            yield match["name"], match["least"], extra and extra["name"]
+    for match in filter(None, map(_REQUIREMENT.match, lines)):
+        extra = _EXTRA.search(match.string)
+        yield match["name"], match["least"], extra and extra["name"]
 
 
 def _numbers(version: str) -> list[int]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +21,15 @@ from typing import Any
 
 import click
 import pytest
+from rich.console import Console
 
+from aifaceswap.bulk import BulkProgress
 from aifaceswap.cli.bulk_command import bulk
+from aifaceswap.cli.bulk_display import BulkDisplay, CountingBudget
 from aifaceswap.cli.bulk_plan import Plan
+from aifaceswap.cli.rows import in_threads
 from aifaceswap.emulator import Emulator, Limits
+from aifaceswap.emulator.faults import Fault, Status
 from cli.cli_world import FACE, TARGET, Outcome, environment, on_terminal, running
 
 Command = Callable[..., Outcome]
@@ -424,6 +432,136 @@ def test_on_a_terminal(steady: Emulator) -> None:
     assert "line 7: " in text
     assert "5 done, 1 failed in " in text
     assert '"row"' not in text
+
+
+def test_many_failures_on_a_terminal(steady: Emulator) -> None:
+    """The first ten are named; the others would push everything else off the screen."""
+    write_rows(*[REFUSED] * 12)
+    with on_terminal("bulk", "rows.csv", env=settings(steady), columns=200) as process:
+        assert process.end() == 3, process.text
+    assert process.text.count("The picture was refused.") == 10
+    assert process.text.count("Further failures are only counted here") == 1
+    assert "0 done, 12 failed in " in process.text
+
+
+def test_a_bad_key_on_a_terminal(steady: Emulator) -> None:
+    """The display does without the account's credits, and the run says what is the matter."""
+    write_rows(TARGET)
+    env = {**settings(steady), "AIFACESWAP_API_KEY": "key_of_nobody"}
+    with on_terminal("bulk", "rows.csv", env=env) as process:
+        assert process.end() == 4, process.text
+    assert "credits left" not in process.text
+    assert "Traceback" not in process.text
+
+
+def test_whoever_reads_has_gone(service: Emulator) -> None:
+    """The run ends with the command that goes on."""
+    write_rows(TARGET)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "aifaceswap", "bulk", "rows.csv"]
+    env = environment(**settings(service))
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(
+            command, env=env, stdout=pipe, stderr=subprocess.PIPE, timeout=20, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Nobody reads on. To go on:\n  aifaceswap bulk rows.csv\n")
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_run_that_cannot_begin(command: Command, service: Emulator) -> None:
+    """There is nothing to sum up."""
+    write_rows(TARGET)
+    Path("text.sqlite").write_text("no journal at all " * 100)
+    outcome = command("bulk", "rows.csv", "--journal", "text.sqlite")
+    assert outcome.code == 1
+    assert outcome.err.startswith("Error: text.sqlite is no journal")
+    assert service.swaps == ()
+
+
+def test_a_journal_of_a_private_emulator(command: Command) -> None:
+    """Who asks for one is told that it is of no use for the service."""
+    write_rows("https://example.com/instant.jpg")
+    outcome = command("--emulator", "bulk", "rows.csv", "--journal", "run.sqlite")
+    assert outcome.code == 0
+    assert "The journal holds swaps of the emulator: with a key, use another one." in outcome.err
+
+
+@pytest.mark.usefixtures("service")
+def test_a_limit_of_the_service_is_waited_for(command: Command, service: Emulator) -> None:
+    """A 429 is no failed row."""
+    service.add_fault(Fault("POST /swaps", Status(429, retry_after=1)))
+    write_rows(TARGET)
+    outcome = command("bulk", "rows.csv")
+    assert outcome.code == 0, outcome.err
+    assert [request.status for request in service.requests if request.method == "POST"] == [
+        429,
+        201,
+    ]
+
+
+def test_the_pace_is_that_of_the_last_minute() -> None:
+    """A burst at the beginning does not count for ever, and shows no more than may be sent."""
+    now = [0.0]
+    display = BulkDisplay(CountingBudget(), clock=lambda: now[0])
+    display.total = 1000
+
+    def end(number: int) -> str:
+        display.show(BulkProgress(total=1000, in_flight=number))
+        display.show(BulkProgress(total=1000, done=100))
+        screen = io.StringIO()
+        Console(file=screen, width=200).print(display._render())
+        (shown,) = re.findall(r"\d+/min, .* left|reckoning", screen.getvalue())
+        return str(shown)
+
+    now[0] = 10.0
+    assert end(100) == "60/min, 15 min left"
+    now[0] = 65.0
+    assert end(20) == "120/min, 7 min 30 s left"
+    now[0] = 100.0
+    assert end(0) == "20/min, 45 min left"
+    now[0] = 200.0
+    assert end(0) == "reckoning"
+
+
+async def test_a_line_that_cannot_be_read_ends_the_reading() -> None:
+    """What goes wrong in the thread is raised where the line is awaited."""
+
+    def lines() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk is gone")
+
+    reading = in_threads(lines())
+    assert await anext(reading) == 1
+    with pytest.raises(OSError, match="the disk is gone"):
+        await anext(reading)
+
+
+async def test_a_line_that_nobody_waits_for_any_more() -> None:
+    """It comes late, and nothing happens."""
+    late = threading.Event()
+    asked = threading.Event()
+    told: list[object] = []
+
+    def lines() -> Iterator[int]:
+        asked.set()
+        late.wait(20)
+        yield 1
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    before = set(threading.enumerate())
+    reading = asyncio.ensure_future(anext(in_threads(lines())))
+    while not asked.is_set():
+        await asyncio.sleep(0)
+    (thread,) = set(threading.enumerate()) - before
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    late.set()
+    thread.join(20)
+    await asyncio.sleep(0)
+    assert told == []
 
 
 def test_the_page_names_every_option() -> None:

@@ -156,6 +156,14 @@ def test_an_empty_list(command: Command) -> None:
     assert outcome.next == "aifaceswap run SOURCE TARGET --output FILE"
 
 
+def test_the_list_of_a_private_emulator(command: Command) -> None:
+    """It begins empty; one that is served keeps its swaps."""
+    outcome = command("--emulator", "list")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "begins empty" in outcome.err
+    assert outcome.err.endswith("aifaceswap emulator\n")
+
+
 def test_me(command: Command) -> None:
     """`me` writes the account."""
     data = command("me").data

@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import ssl
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -19,7 +20,7 @@ import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from aifaceswap.cli.doctor_checks import judge_certificate
+from aifaceswap.cli.doctor_checks import at_versions, judge_certificate
 from aifaceswap.emulator import Emulator
 from cli.cli_world import Outcome, on_terminal, run_process, running
 from scripted import Received, ScriptedServer, answer, raw, refusal, stall
@@ -406,12 +407,13 @@ def test_a_certificate_that_ends_soon(days: float, state: str) -> None:
 # --- this machine ----------------------------------------------------------------------------
 
 
-def installed(folder: Path, name: str, version: str) -> None:
+def installed(folder: Path, name: str, version: str, *needed: str) -> None:
     """Make a distribution that hides the installed one."""
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
-    text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    (info / "METADATA").write_text(text)
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in needed]
+    (info / "METADATA").write_text("\n".join([*lines, ""]))
 
 
 def test_a_dependency_that_is_too_old(
@@ -425,6 +427,25 @@ def test_a_dependency_that_is_too_old(
     assert (outcome.code, states(outcome)) == (1, {"Versions": "problem"})
     text = checks(outcome)["Versions"]["text"]
     assert re.match(r"aiohttp 3\.9\.10 is older than 3\.14\.1 \(", text)
+
+
+def test_a_dependency_that_is_not_there(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, with the extra that brings it: what works without is no problem."""
+    needed = ("attrs>=23", "absent-one>=1.2; extra == 'otel'", "absent-two")
+    installed(tmp_path, "aifaceswap", "0.1.0", *needed)
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = command("--emulator", "doctor")
+    assert (outcome.code, states(outcome)) == (0, {})
+    text = checks(outcome)["Versions"]["text"]
+    assert text.endswith("; not installed: absent-one (extra otel), absent-two")
+
+
+def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says nothing of what it needs, so there is nothing to compare."""
+    monkeypatch.setattr(sys, "path", [])
+    assert at_versions().data.keys() == {"aifaceswap", "python"}
 
 
 def test_proxies_that_are_not_used(

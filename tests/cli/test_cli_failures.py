@@ -242,3 +242,10 @@ def test_what_is_unexpected_is_raised(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(ZeroDivisionError):
         report(ZeroDivisionError(), Session([], resume="aifaceswap wait tsk_1"))
     assert "aifaceswap wait tsk_1" in capsys.readouterr().err
+
+
+def test_what_is_unexpected_before_anything_is_paid(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is nothing to go on with, so nothing is said but the traceback."""
+    with pytest.raises(ZeroDivisionError):
+        report(ZeroDivisionError(), Session([]))
+    assert capsys.readouterr().err == ""

@@ -50,6 +50,12 @@ def test_a_swap_is_shown_as_fields(command: Command, service: Emulator) -> None:
     assert text.endswith(f"Next: aifaceswap download {swap_id}\n")
 
 
+def test_metadata_is_shown_as_json(command: Command, service: Emulator) -> None:
+    """As it was given, for people, too."""
+    swap_id = command("create", FACE, TARGET, "--metadata", '{"name": "Zoë"}').data["id"]
+    assert re.search(r'Metadata +{"name": "Zoë"}', on_screen(service, "get", swap_id))
+
+
 def test_a_list_fits_eighty_columns(command: Command, service: Emulator) -> None:
     """One line a swap, with ids that can be copied."""
     ids = [command("create", FACE, TARGET).data["id"] for _ in range(2)]

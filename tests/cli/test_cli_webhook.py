@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import io
 import json
+import logging
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from hypothesis import strategies as st
 from aifaceswap import webhooks
 from aifaceswap.cli import main
 from aifaceswap.cli.webhook_jobs import ADVICE
+from aifaceswap.cli.webhook_listener import _take_garbage
 from aifaceswap.emulator import DEFAULT_API_KEY
 from cli.cli_world import Outcome, Running, environment, on_terminal, running
 from scripted import Received, ScriptedServer, answer, reset, stall
@@ -341,6 +344,43 @@ def test_whoever_reads_has_gone() -> None:
             process.kill()
 
 
+def test_nobody_reads_of_two_deliveries_at_once(serve: Serve) -> None:
+    """Both are to come again, and the command ends as quietly as after one."""
+    both = threading.Barrier(2)
+
+    async def hold(request: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.to_thread(both.wait, PATIENCE)
+        await answer(200)(request, writer)
+
+    options = ("--forward-to", url_of(serve(hold)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aifaceswap", "webhook", "listen", *options],
+        env=environment(**ENV),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process, ThreadPoolExecutor() as senders:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            url = json.loads(process.stdout.readline())["url"]
+            process.stdout.close()
+            listener = Listening(Running(process, -1), int(url.rpartition(":")[2].strip("/")))
+            sent = [senders.submit(listener.post) for _ in range(2)]
+            assert [post.result(PATIENCE) for post in sent] == [500, 500]
+            assert process.wait(PATIENCE) == 1
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
+
+
+def test_defects_are_not_taken_for_garbage() -> None:
+    """What is wrong with the command itself is logged with its traceback."""
+    defect = ZeroDivisionError()
+    record = logging.makeLogRecord({"exc_info": (type(defect), defect, None)})
+    assert _take_garbage(record)
+
+
 def test_what_people_see(serve: Serve) -> None:
     """One line a delivery, what came of it below; nothing of a signed URL; also where narrow."""
     app = serve(answer(204, b""), answer(500))
@@ -363,6 +403,19 @@ def test_what_people_see(serve: Serve) -> None:
     )
     assert re.search(shown + r"  No \\x1b\[2J face\n", text)
     assert "secret" not in text
+
+
+def test_what_people_see_without_an_app() -> None:
+    """The delivery and the swap; nothing of an app, and no result where there is none."""
+    port = unused_port()
+    with on_terminal("webhook", "listen", "--port", str(port), env=ENV) as command:
+        command.read_until("until Ctrl-C.")
+        assert Listening(command, port).post() == 204
+        command.read_until("tsk_1")
+        assert command.stop() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", command.text).replace("\r\n", "\n")
+    assert "handed on" not in text
+    assert re.search(r"\d\d:\d\d:\d\d  swap.completed  tsk_1  done *\n(?!  )", text)
 
 
 @pytest.mark.parametrize(
@@ -502,6 +555,11 @@ def test_a_verdict_for_people(example: Path) -> None:
     assert re.search(r"Believed +yes", text)
     assert re.search(r"Signed +7 s ago", text)
     assert "Next" not in text
+    with on_terminal(*words[:-1], "nonsense", env=ENV) as command:
+        assert command.end() == 1
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", command.text)
+    assert re.search(r"Believed +no: header_malformed", text)
+    assert "Signed" not in text
 
 
 def test_every_reason_has_advice() -> None:
@@ -639,6 +697,27 @@ def test_no_app_at_all(command: Command) -> None:
     assert (outcome.code, outcome.data["status"]) == (1, None)
     assert "onnect" in outcome.data["error"]
     assert outcome.next == "start the app, or correct --to"
+
+
+@pytest.mark.parametrize(("status", "code"), [(204, 0), (404, 1)])
+def test_an_answer_for_people(serve: Serve, status: int, code: int) -> None:
+    """What was sent where, and the answer."""
+    url = url_of(serve(answer(status, b"")))
+    with on_terminal("--emulator", "webhook", "trigger", "--to", url) as command:
+        assert command.end() == code
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", command.text)
+    assert re.search(r"Event +swap.completed", text)
+    assert url in text
+    assert re.search(rf"Answer +{status}", text)
+
+
+def test_no_answer_for_people() -> None:
+    """There was none, and why."""
+    url = f"http://127.0.0.1:{unused_port()}/"
+    with on_terminal("--emulator", "webhook", "trigger", "--to", url) as command:
+        assert command.end() == 1
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", command.text)
+    assert re.search(r"Answer +none \(", text)
 
 
 def test_from_trigger_through_listen_to_the_app(

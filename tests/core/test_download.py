@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import os
 import re
@@ -126,6 +127,20 @@ async def test_a_download_that_fails_on_the_way_is_whole_at_the_end(
     assert path.read_bytes() == PICTURE
     assert len(server.requests) == requests
     assert os.listdir(tmp_path) == ["r.jpg"]
+
+
+async def test_an_encoded_download_is_begun_again(tmp_path: Path) -> None:
+    """Ranges would count the bytes of the encoding, and the file has those of the picture."""
+    encoded, headers = gzip.compress(PICTURE), {**VALID, "Content-Encoding": "gzip"}
+    broken = answer(200, encoded[: len(encoded) // 2], headers, length=len(encoded))
+    async with (
+        ScriptedServer(broken, answer(200, encoded, headers)) as server,
+        client_of(server, timeout=5) as client,
+    ):
+        path = await client.swaps.download(swap_of(server), tmp_path / "r.jpg")
+    assert path.read_bytes() == PICTURE
+    assert len(server.requests) == 2
+    assert "range" not in server.requests[1].headers
 
 
 @pytest.mark.parametrize(

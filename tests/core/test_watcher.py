@@ -18,6 +18,7 @@ from aifaceswap import (
     SwapFailedError,
     WaitTimeoutError,
 )
+from aifaceswap._told import Told
 from aifaceswap.emulator import Emulator, Limits
 from scripted import SWAP, Received, ScriptedServer, answer, refusal, reset
 
@@ -330,3 +331,19 @@ async def test_a_timeout_of_nothing_is_refused(client: AsyncClient, timeout: flo
     """The error names the argument."""
     with pytest.raises(InvalidRequestError, match="timeout"):
         await client.swaps.wait("tsk_1", timeout=timeout)
+
+
+def test_deliveries_that_never_come_do_not_pile_up() -> None:
+    """Late ones are told from new ones, among the last thousand that were missed."""
+    told = Told()
+    for number in range(1000):
+        told.missed(f"tsk_{number}")
+    for number in range(2000, 2010):
+        told.came(Swap(id=f"tsk_{number}", status="done"))
+    assert told.is_reliable
+    told.missed("tsk_1000")
+    assert not told.is_reliable
+    told.came(Swap(id="tsk_0", status="done"))
+    assert not told.is_reliable
+    told.came(Swap(id="tsk_1000", status="done"))
+    assert told.is_reliable
