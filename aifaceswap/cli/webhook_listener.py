@@ -158,11 +158,12 @@ class Listener:
         if status != HTTPStatus.BAD_REQUEST:
             return f"{status} {status.phrase.lower()}"
         signatures = request.headers.getall(webhooks.SIGNATURE_HEADER, [])
+        reason = ""
         try:
             webhooks.parse(judgement.body, ",".join(signatures) or None, self.keys)
         except webhooks.WebhookVerificationError as error:
-            return f"{status} {error.reason}"
-        return str(status)
+            reason = error.reason
+        return f"{status} {reason}"
 
     def _show(self, event: WebhookEvent, answer: Answer | None) -> None:
         if self.session.is_for_people:

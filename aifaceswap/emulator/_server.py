@@ -156,9 +156,8 @@ class Gate:
 
     def let_go(self) -> None:
         """Cut off the requests that are held; to be called in the loop."""
-        for connection in self.held:
-            if connection.transport is not None:
-                connection.transport.abort()
+        for transport in filter(None, [connection.transport for connection in self.held]):
+            transport.abort()
 
 
 async def _receive(

@@ -317,6 +317,15 @@ def test_status_and_export(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("service")
+def test_the_status_of_a_run_that_is_all_done(command: Command) -> None:
+    """There is nothing to do next, so nothing is said."""
+    write_rows(TARGET)
+    command("bulk", "rows.csv")
+    counts = command("bulk", "status", "rows.sqlite")
+    assert (counts.data["rows"], counts.data["done"], counts.err) == (1, 1, "")
+
+
+@pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("name", ["status", "export"])
 def test_a_journal_that_cannot_be_used(command: Command, name: str) -> None:
     """No journal, another file, one in use or a damaged one: one line that says so."""

@@ -46,6 +46,31 @@ def test_without_the_extra(missing: str) -> None:
     assert outcome.err.endswith("pip install 'aifaceswap[cli]'\n")
 
 
+def test_without_anything_else() -> None:
+    """That is a broken installation, and shows as one."""
+    outcome = run_process("aiohttp", "me", code=WITHOUT)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.endswith("ModuleNotFoundError: No module named 'aiohttp'\n")
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupter())
+import aifaceswap.cli
+sys.exit(aifaceswap.cli.main(["me"]))
+"""
+
+
+def test_ctrl_c_while_it_loads() -> None:
+    """Nothing has been sent, and nothing is said."""
+    outcome = run_process(code=INTERRUPTED)
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", "")
+
+
 def test_no_arguments() -> None:
     """The bare command shows its help."""
     outcome = run_process()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
@@ -84,3 +85,27 @@ def test_stopping_twice_is_stopping_once() -> None:
     thread.stop()
     assert thread.run(answer) == 42
     thread.stop()
+
+
+FORK = """
+import os, sys, warnings
+from aifaceswap._loop_thread import LoopThread
+async def answer():
+    return 42
+thread = LoopThread()
+assert thread.run(answer) == 42
+warnings.simplefilter("ignore", DeprecationWarning)
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert thread.run(answer) == 42
+"""
+
+
+def test_a_child_that_exits_leaves_the_parents_thread_alone() -> None:
+    """What is stopped at the interpreter's exit is its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -296,6 +296,32 @@ async def test_no_task_outlives_the_waits(client: AsyncClient) -> None:
     assert asyncio.all_tasks() - served <= before
 
 
+async def test_a_wait_is_given_up_while_its_swap_is_looked_at() -> None:
+    """The answer comes too late for it, and the wait that looks goes on."""
+
+    async def serve(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.path.endswith("tsk_1"):
+            looks.append(request)
+            await answer(200, DONE if len(looks) > 2 else SWAP)(request, writer)
+        elif request.path.endswith("tsk_2"):
+            await asyncio.sleep(5)
+            await answer(200, {**SWAP, "id": "tsk_2"})(request, writer)
+        else:
+            await answer(200, {"data": [], "next_cursor": None})(request, writer)
+
+    looks: list[Received] = []
+    async with (
+        ScriptedServer(serve) as server,
+        AsyncClient("key", base_url=server.base_url, budget=None) as client,
+    ):
+        looking = asyncio.ensure_future(client.swaps.wait("tsk_1"))
+        await asyncio.sleep(0.1)
+        with pytest.raises(WaitTimeoutError):
+            await client.swaps.wait("tsk_2", timeout=3)
+        assert len(looks) == 2
+        assert (await looking).is_finished
+
+
 async def test_two_waits_for_one_swap_both_end(client: AsyncClient) -> None:
     """And cost no more than one."""
     swap = await client.swaps.create(**URLS)

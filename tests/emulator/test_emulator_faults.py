@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from aifaceswap import AsyncClient, InsufficientCreditsError
 from aifaceswap.emulator import Emulator, Fault, Limits, RealClock, VirtualClock, faults
+from aifaceswap.emulator._breakage import _reset
 from aifaceswap.emulator._injector import Injector
 from emulator.emulator_wire import BODY, JSON_TYPE, connected, creation, exchange, raw
 from emulator.emulator_world import SWAP
@@ -555,3 +556,15 @@ def test_a_reset_is_a_reset_for_blocking_sockets_as_well() -> None:
             client.sendall(creation())
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
+
+
+def test_a_connection_that_has_gone_is_not_reset() -> None:
+    """The client was faster."""
+
+    class Gone:
+        transport: asyncio.Transport | None = None
+        doomed = False
+
+        async def hold(self, seconds: float | None = None) -> None: ...
+
+    _reset(Gone())

@@ -83,6 +83,12 @@ def test_a_link_that_was_tampered_with_is_refused(change: tuple[str, str]) -> No
     assert reply.value["error"]["request_id"]
 
 
+def test_a_link_to_a_swap_that_is_no_more() -> None:
+    """A reset forgets the swap; its link is well signed, and leads nowhere."""
+    link = make_link(make_world())
+    assert fetch(make_world(), link).status == 404
+
+
 def test_only_get_and_head_are_allowed() -> None:
     """405 for other methods; HEAD has the headers of GET."""
     world = make_world()

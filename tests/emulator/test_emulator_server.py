@@ -250,6 +250,22 @@ async def test_an_emulator_that_fails_says_so(caplog: pytest.LogCaptureFixture, 
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_an_emulator_that_fails_within_an_answer_closes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was begun by `100 Continue` is not mixed with another answer."""
+    clock = Failing()
+    async with Emulator(clock=clock) as emulator:
+        await exchange(emulator, raw(b"", method="GET", path="/api/v1/me"))
+        clock.fails = True
+        async with connected(emulator) as wire:
+            request = raw(b"", method="GET", path="/api/v1/me")
+            await wire.send(request.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue"))
+            seen = await wire.rest()
+    assert seen == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_time_beyond_all_calendars_is_no_trouble(emulator: Emulator) -> None:
     """Dates stop at the end of the year 9999, and all goes on."""
     emulator.advance(1e12)

@@ -211,6 +211,22 @@ async def test_a_dropped_delivery_can_be_redelivered() -> None:
     assert ids(receiver) == [swap_id]
 
 
+async def test_a_delivery_of_a_stopped_emulator_waits_for_its_start() -> None:
+    """What is asked for while nothing runs is not forgotten."""
+    async with Receiver().serve() as receiver:
+        emulator = Emulator(clock=VirtualClock(), deliver_to=receiver.origin)
+        async with emulator:
+            swap_id = await create(emulator)
+            emulator.advance(3)
+            await emulator.settle()
+        emulator.redeliver(emulator.deliveries[0].id)
+        assert emulator.deliveries[0].state == "pending"
+        async with emulator:
+            await emulator.settle()
+
+    assert ids(receiver) == [swap_id, swap_id]
+
+
 async def test_a_pending_delivery_is_not_made_twice_as_often() -> None:
     """An attempt on demand takes the place of the one that was planned."""
     async with (
