@@ -7,6 +7,7 @@ ends with stdin.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import socket
 import sys
@@ -41,11 +42,25 @@ async def bare(_: Message, receive: Receive, send: Send) -> None:
     await answer(send)
 
 
-async def parsing(scope: Message, receive: Receive, send: Send) -> None:
-    """Does what no receiver can leave out: it checks and reads the delivery."""
+async def working(scope: Message, receive: Receive, send: Send) -> None:
+    """Does what no receiver can leave out: one hmac, and json.loads."""
     body = await read_body(receive)
-    webhooks.parse(body, dict(scope["headers"])[webhooks.SIGNATURE_HEADER.encode()], API_KEY)
+    stamp, _, signature = _signature(scope)[2:].partition(b",v1=")
+    digest = hmac.digest(API_KEY.encode(), stamp + b"." + body, "sha256")
+    assert hmac.compare_digest(digest.hex().encode(), signature)
+    json.loads(body)
     await answer(send)
+
+
+async def parsing(scope: Message, receive: Receive, send: Send) -> None:
+    """Calls `parse()`, and nothing else."""
+    webhooks.parse(await read_body(receive), _signature(scope), API_KEY)
+    await answer(send)
+
+
+def _signature(scope: Message) -> bytes:
+    found: bytes = dict(scope["headers"])[webhooks.SIGNATURE_HEADER.encode()]
+    return found
 
 
 async def answer(send: Send) -> None:
@@ -61,7 +76,8 @@ async def _handle(event: WebhookEvent) -> None:
 
 APPS: dict[str, Any] = {
     "bare": bare,
-    "parse": parsing,
+    "hmac and json.loads": working,
+    "parse()": parsing,
     "WebhookApp": webhooks.WebhookApp(_handle, [API_KEY]),
 }
 
