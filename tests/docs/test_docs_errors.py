@@ -13,23 +13,8 @@ from aifaceswap._protocol import _CODES, _STATUSES, Answer, status_error
 from aifaceswap._retry import RETRIED_STATUSES, is_retryable
 from aifaceswap.errors import AIFaceSwapError, APIResponseError, APIStatusError
 from doc_pages import DOCS
+from error_codes import CONTRACT
 
-# Written out from the API's contract, so that a code that is lost in the package is missed here.
-CONTRACT = {
-    "unauthorized": 401,
-    "invalid_api_key": 401,
-    "validation_error": 400,
-    "source_unreachable": 400,
-    "insufficient_credits": 402,
-    "method_not_allowed": 405,
-    "payload_too_large": 413,
-    "unsupported_media_type": 415,
-    "nsfw_content_detected": 422,
-    "rate_limited": 429,
-    "rate_limited_daily": 429,
-    "rate_limited_concurrent": 429,
-    "api_temporarily_disabled": 503,
-}
 CLASSES = {
     name: value
     for name, value in vars(errors).items()
