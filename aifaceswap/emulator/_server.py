@@ -40,6 +40,7 @@ LARGEST_BODY: Final = 1024 * 1024
 LARGEST_STATE: Final = 256 * 1024 * 1024
 
 _SHUTDOWN = 0.2
+_TURNS = 3
 _STATE = f"{CONTROL}state"
 _TOO_LARGE = Problem(413, "payload_too_large", "The body is too large.")
 _TOO_SLOW = Problem(408, "request_timeout", "The body did not arrive in time.")
@@ -234,6 +235,10 @@ class Server:
     async def stop(self) -> None:
         """Close every connection, those with a request in flight too."""
         self.gate.let_go()
+        # A socket that was accepted just now is a connection only some turns later. Once the
+        # server is closed asyncio would not make it one, and forget to close it.
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         transports = [connection.transport for connection in self._manager.connections]
         await self._runner.cleanup()
         for transport in transports:

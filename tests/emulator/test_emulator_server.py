@@ -391,6 +391,24 @@ async def test_stopping_leaves_nothing_behind() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_a_client_that_has_just_come_is_cut_off(turns: int) -> None:
+    """Whatever the loop has made of its socket by then: nothing is left unclosed."""
+
+    async def stop_soon() -> socket.socket:
+        async with Emulator() as emulator:
+            host, port = emulator.origin.removeprefix("http://").split(":")
+            client = socket.create_connection((host, int(port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        return client
+
+    with asyncio.run(stop_soon()) as client:
+        # What was left unclosed is a warning here, and so an error of this test.
+        gc.collect()
+        assert not client.recv(1)
+
+
 def test_a_client_that_does_not_read_is_cut_off() -> None:
     """Answers that nobody takes hold up neither the stop nor the loop's end."""
     loop = asyncio.new_event_loop()
