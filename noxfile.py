@@ -156,7 +156,7 @@ def crashes(session: nox.Session) -> None:
     """Bulk runs killed at 200 random moments; the tests do the same with a few."""
     session.install(".[cli]", *_group("test"))
     env = {"AIFACESWAP_KILLS": "200"}
-    session.run("pytest", "tests/core/test_crashes.py", "--timeout=1800", env=env)
+    session.run("pytest", "tests/process/test_bulk_crashes.py", "--timeout=1800", env=env)
 
 
 @nox.session
@@ -171,7 +171,7 @@ def conformance(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Ten million random webhook deliveries; the tests try a few thousand."""
     session.install(".")
-    session.run("python", "tests/webhooks/fuzz.py", *(session.posargs or ["10000000"]))
+    session.run("python", "tests/support/webhook_fuzz.py", *(session.posargs or ["10000000"]))
 
 
 @nox.session

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+from aifaceswap._version import __version__
 
 # Type checkers know the name. Not from typing, which would be most of the import's time.
 TYPE_CHECKING = False

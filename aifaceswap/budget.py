@@ -19,9 +19,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
-from aifaceswap import _checks
-from aifaceswap._protocol import error_class
-from aifaceswap.errors import APIStatusError, ConfigurationError
+from aifaceswap import _validation
+from aifaceswap._api.responses import error_class
+from aifaceswap.errors import APIStatusError
 from aifaceswap.models import RateLimit
 
 Purpose = Literal["create", "read", "poll"]
@@ -101,9 +101,11 @@ class Budget:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._requests = self._capacity = _whole("requests", requests)
-        self._per = _checks.seconds("per", per)
-        self._per_day = None if per_day is None else _whole("per_day", per_day)
+        self._requests = self._capacity = _validation.positive_integer("requests", requests)
+        self._per = _validation.seconds("per", per)
+        self._per_day = (
+            None if per_day is None else _validation.positive_integer("per_day", per_day)
+        )
         self._clock = clock
         # When the permits of answered requests come free, earliest first.
         self._frees: deque[float] = deque()
@@ -390,10 +392,3 @@ def _now() -> float:
         return asyncio.get_running_loop().time()
     except RuntimeError:
         return time.monotonic()
-
-
-def _whole(field: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        text = f"{field}: {value!r} is not a whole number from 1 up"
-        raise ConfigurationError(text, field=field)
-    return value

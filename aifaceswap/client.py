@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overloa
 
 import attrs
 
-from aifaceswap import _checks, _protocol
-from aifaceswap._protocol import (
-    DEFAULT_PAGE,
-    EXPIRED,
-    MAX_DOWNLOAD,
-    Call,
-    read_answer,
-    read_response,
-)
-from aifaceswap._transport import NEVER, Options, Transport
-from aifaceswap._watcher import Watcher
+from aifaceswap import _validation
+from aifaceswap._api import requests
+from aifaceswap._api.requests import DEFAULT_PAGE, MAX_DOWNLOAD, Call
+from aifaceswap._api.responses import EXPIRED, read_answer, read_response
+from aifaceswap._http.transport import NEVER, CallOptions, Transport
+from aifaceswap._polling.watcher import Watcher
 from aifaceswap.budget import RequestBudget, shared_budget
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -28,23 +23,15 @@ from aifaceswap.errors import (
     ConfigurationError,
     InvalidRequestError,
     SwapFailedError,
-    shown,
+    short_repr,
 )
-from aifaceswap.models import (
-    Account,
-    Response,
-    Swap,
-    SwapPage,
-    SwapRequest,
-    SwapType,
-    WebhookEvent,
-)
+from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from aifaceswap._rows import Requests
     from aifaceswap.bulk import AsyncBulk, BulkProgress
+    from aifaceswap.bulk._rows import Requests
 
 T = TypeVar("T")
 
@@ -99,22 +86,22 @@ class AsyncClient:
         proxy: str | None = None,
     ) -> None:
         if api_key is None:
-            api_key = os.environ.get(_checks.API_KEY_VARIABLE, "").strip()
+            api_key = os.environ.get(_validation.API_KEY_VARIABLE, "").strip()
         if base_url is None:
-            base_url = os.environ.get(_checks.BASE_URL_VARIABLE) or _checks.DEFAULT_BASE_URL
-        key = _checks.api_key(api_key)
-        url = _checks.base_url(base_url)
+            base_url = os.environ.get(_validation.BASE_URL_VARIABLE) or _validation.DEFAULT_BASE_URL
+        key = _validation.api_key(api_key)
+        url = _validation.base_url(base_url)
         options = _options(timeout, deadline, max_retries, NEVER if max_wait is None else max_wait)
         transport = Transport(
             api_key=key,
             base_url=url,
             budget=shared_budget(url, key) if budget == "shared" else _budget(budget),
             session=session,
-            proxy=None if proxy is None else _checks.proxy(proxy),
+            proxy=None if proxy is None else _validation.proxy(proxy),
         )
         # A wait is no call: its looks take their turn, however long that is.
         watcher = Watcher(transport, attrs.evolve(options, max_wait=NEVER))
-        self._core = _Core(transport, watcher, options)
+        self._core = _Resources(transport, watcher, options)
         self.swaps: AsyncSwaps = AsyncSwaps(self._core)
 
     def __repr__(self) -> str:
@@ -187,7 +174,7 @@ class AsyncClient:
             APIConnectionError: No whole answer came.
             APIResponseError: The answer cannot be read.
         """
-        return await self._core.send(_protocol.get_account())
+        return await self._core.send(requests.get_account())
 
     def deliver(self, event: WebhookEvent) -> None:
         """Take in a webhook delivery: whoever waits for its swap is told, without a request.
@@ -277,7 +264,7 @@ class AsyncClient:
             APIConnectionError: No whole answer came.
             APIResponseError: The answer cannot be read as `into`.
         """
-        call: Call[Any] = _protocol.any_request(
+        call: Call[Any] = requests.any_request(
             method,
             path,
             into=into,
@@ -293,7 +280,7 @@ class AsyncClient:
 class AsyncSwaps:
     """Swaps: create them, wait for them, fetch their pictures. It is ``client.swaps``."""
 
-    def __init__(self, core: _Core) -> None:
+    def __init__(self, core: _Resources) -> None:
         self._core = core
 
     async def create(
@@ -348,7 +335,7 @@ class AsyncSwaps:
             enable_face_enhancer=enable_face_enhancer,
             metadata=metadata,
         )
-        return await self._core.send(_protocol.create_swap(request, idempotency_key))
+        return await self._core.send(requests.create_swap(request, idempotency_key))
 
     async def get(self, swap_id: str) -> Swap:
         """How a swap is now.
@@ -366,14 +353,14 @@ class AsyncSwaps:
             APIConnectionError: No whole answer came.
             APIResponseError: The answer cannot be read.
         """
-        return await self._core.send(_protocol.get_swap(swap_id))
+        return await self._core.send(requests.get_swap(swap_id))
 
     async def wait(
         self,
         swap: Swap | str,
         *,
         timeout: float | None = 300.0,
-        on_look: Callable[[Swap], object] | None = None,
+        on_update: Callable[[Swap], object] | None = None,
     ) -> Swap:
         """Wait until a swap has ended.
 
@@ -383,7 +370,7 @@ class AsyncSwaps:
         Args:
             swap: The swap, or its id.
             timeout: Seconds to wait at most; None: for ever.
-            on_look: Called with the swap each time it has been looked at, e.g. to show its
+            on_update: Called with the swap each time it has been looked at, e.g. to show its
                 ``progress``.
 
         Returns:
@@ -398,10 +385,10 @@ class AsyncSwaps:
                 may pass (lost connections, 5xx) is not raised: the next look comes.
         """
         if not isinstance(swap, Swap):
-            _checks.swap_id(swap)
+            _validation.swap_id(swap)
         if timeout is not None:
             _check_wait(timeout)
-        ended = await self._core.watcher.wait(swap, timeout, on_look)
+        ended = await self._core.watcher.wait(swap, timeout, on_update)
         if ended.has_failed:
             reason = ended.error_message or "the service does not say why"
             raise SwapFailedError(f"{ended.id} failed: {reason}", swap=ended)
@@ -440,7 +427,7 @@ class AsyncSwaps:
             AIFaceSwapError: As in `create` and `wait`; each with the ``idempotency_key``: with
                 it, the same call goes on with the same swap.
         """
-        key = _protocol.new_idempotency_key() if idempotency_key is None else idempotency_key
+        key = requests.new_idempotency_key() if idempotency_key is None else idempotency_key
         swap = await self.create(
             source_url=source_url,
             target_url=target_url,
@@ -486,10 +473,10 @@ class AsyncSwaps:
             OSError: The file cannot be written.
         """
         # Only here: files and threads are loaded by those who download.
-        from aifaceswap._download import check_target  # noqa: PLC0415
+        from aifaceswap._http.download import check_target  # noqa: PLC0415
 
         target = check_target(path)
-        _positive("max_bytes", max_bytes)
+        _validation.positive_integer("max_bytes", max_bytes, InvalidRequestError)
         known = swap if isinstance(swap, Swap) and swap.result_url else None
         if known is not None:
             try:
@@ -516,9 +503,9 @@ class AsyncSwaps:
             APIConnectionError: No whole answer came.
             APIResponseError: The answer cannot be read.
         """
-        return await self._core.send(_protocol.list_swaps(limit, cursor))
+        return await self._core.send(requests.list_swaps(limit, cursor))
 
-    async def iterate(self, *, limit: int = _checks.MAX_PAGE) -> AsyncIterator[Swap]:
+    async def iterate(self, *, limit: int = _validation.MAX_PAGE) -> AsyncIterator[Swap]:
         """All of the key's swaps, newest first, page by page.
 
         Args:
@@ -589,7 +576,7 @@ class AsyncSwaps:
         # Only here: SQLite is loaded by those who need it.
         from aifaceswap.bulk import AsyncBulk, BulkSettings  # noqa: PLC0415
 
-        _positive("concurrency", concurrency)
+        _validation.positive_integer("concurrency", concurrency, InvalidRequestError)
         settings = BulkSettings(
             journal=journal,
             download_to=None if download_to is None else Path(download_to),
@@ -603,38 +590,40 @@ class AsyncSwaps:
         return AsyncBulk(self._core.transport, self._core.watcher, requests, settings)
 
     async def _fetch(self, swap: Swap, target: Path, max_bytes: int) -> Path:
-        from aifaceswap._download import download  # noqa: PLC0415 - as in `download`
+        from aifaceswap._http.download import download  # noqa: PLC0415 - as in `download`
 
         if swap.has_failed:
             reason = swap.error_message or "the service does not say why"
             raise SwapFailedError(f"{swap.id} failed: {reason}", swap=swap)
         if not swap.result_url:
             fault = f"has no result yet ({swap.status}); wait for it first"
-            raise InvalidRequestError.of("swap", swap.id, fault)
+            raise InvalidRequestError.for_field("swap", swap.id, fault)
         core = self._core
         await download(core.transport, swap.result_url, target, core.options, max_bytes=max_bytes)
         return target
 
 
 @attrs.frozen
-class _Core:
+class _Resources:
     """What a client and those derived from it share, and the patience that is its own."""
 
     transport: Transport
     watcher: Watcher
-    options: Options
+    options: CallOptions
 
     def send(self, call: Call[T]) -> Awaitable[T]:
         return self.transport.send(call, self.options, read_answer)
 
 
-def _options(timeout: object, deadline: object, max_retries: object, max_wait: object) -> Options:
+def _options(
+    timeout: object, deadline: object, max_retries: object, max_wait: object
+) -> CallOptions:
     if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
         text = f"max_retries: {max_retries!r} is not a whole number from 0 up"
         raise ConfigurationError(text, field="max_retries")
-    return Options(
-        timeout=_checks.seconds("timeout", timeout),
-        deadline=_checks.seconds("deadline", deadline),
+    return CallOptions(
+        timeout=_validation.seconds("timeout", timeout),
+        deadline=_validation.seconds("deadline", deadline),
         max_retries=max_retries,
         max_wait=_max_wait(max_wait),
     )
@@ -644,7 +633,7 @@ def _max_wait(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         # Beyond any deadline it makes no difference; and what a float cannot hold is beyond.
         return float(value) if value <= _LONGEST_WAIT else NEVER
-    text = f"max_wait: {shown(value)} is no number of seconds from 0 up"
+    text = f"max_wait: {short_repr(value)} is no number of seconds from 0 up"
     raise ConfigurationError(text, field="max_wait")
 
 
@@ -658,7 +647,7 @@ def _budget(budget: object) -> RequestBudget | None:
 
 def _check_wait(timeout: object) -> None:
     try:
-        _checks.seconds("timeout", timeout)
+        _validation.seconds("timeout", timeout)
     except ConfigurationError as error:
         raise InvalidRequestError(str(error), field="timeout", value=timeout) from None
 
@@ -666,9 +655,6 @@ def _check_wait(timeout: object) -> None:
 def _check_event(event: object) -> None:
     # A body that nobody has verified must not end a wait.
     if not isinstance(event, WebhookEvent):
-        raise InvalidRequestError.of("event", event, "is no WebhookEvent from webhooks.parse()")
-
-
-def _positive(field: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidRequestError.of(field, value, "is not a whole number from 1 up")
+        raise InvalidRequestError.for_field(
+            "event", event, "is no WebhookEvent from webhooks.parse()"
+        )

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _SHOWN = 200  # characters of a refused value in its error
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A refused value, fit for the message of an error.
 
     Args:
@@ -126,18 +126,18 @@ class InvalidRequestError(AIFaceSwapError, ValueError):
         self.value = value
 
     @classmethod
-    def of(cls, field: str, value: object, fault: str) -> Self:
+    def for_field(cls, field: str, value: object, reason: str) -> Self:
         """The error in its usual words.
 
         Args:
             field: The name of the argument.
             value: What was given; a long one is shown cut.
-            fault: What is wrong with it and what would be right: the end of a sentence.
+            reason: What is wrong with it and what would be right: the end of a sentence.
 
         Returns:
             The error, to be raised.
         """
-        return cls(f"{field}: {shown(value)} {fault}", field=field, value=value)
+        return cls(f"{field}: {short_repr(value)} {reason}", field=field, value=value)
 
 
 class APIConnectionError(AIFaceSwapError):

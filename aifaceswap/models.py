@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
-from aifaceswap import _checks
+from aifaceswap import _validation
 from aifaceswap.errors import InvalidRequestError
 
 T = TypeVar("T")
@@ -46,31 +46,33 @@ class SwapStatus(StrEnum):
 
 
 def _public_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    _checks.public_url(attribute.name, value)
+    _validation.public_url(attribute.name, value)
 
 
 def _optional_public_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None:
-        _checks.public_url(attribute.name, value)
+        _validation.public_url(attribute.name, value)
 
 
 def _swap_type(value: SwapType | str) -> SwapType:
     try:
         return SwapType(value)
     except ValueError:
-        raise InvalidRequestError.of("type", value, 'is neither "image" nor "gif"') from None
+        raise InvalidRequestError.for_field("type", value, 'is neither "image" nor "gif"') from None
 
 
 def _face_index(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidRequestError.of(attribute.name, value, "is not a whole number from 0 up")
+        raise InvalidRequestError.for_field(
+            attribute.name, value, "is not a whole number from 0 up"
+        )
 
 
 def _optional_bool(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, bool):
-        raise InvalidRequestError.of(attribute.name, value, "is neither True nor False")
+        raise InvalidRequestError.for_field(attribute.name, value, "is neither True nor False")
 
 
 def _metadata(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -80,15 +82,19 @@ def _metadata(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 def _json_object(value: object) -> dict[str, Any]:
     """A copy, as JSON says it: what the caller changes later has no part in it."""
     if not isinstance(value, Mapping):
-        raise InvalidRequestError.of("metadata", value, "is not a mapping with strings as keys")
+        raise InvalidRequestError.for_field(
+            "metadata", value, "is not a mapping with strings as keys"
+        )
     given = cast("Mapping[object, object]", value)
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(given), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         fault = f"cannot be written as JSON: {error}"
-        raise InvalidRequestError.of("metadata", given, fault) from None
+        raise InvalidRequestError.for_field("metadata", given, fault) from None
     if not all(isinstance(key, str) for key in _keys(given)):
-        raise InvalidRequestError.of("metadata", given, "has keys in it that are not strings")
+        raise InvalidRequestError.for_field(
+            "metadata", given, "has keys in it that are not strings"
+        )
     return copy
 
 

@@ -60,10 +60,11 @@ def aifaceswap_emulator(
     ``@pytest.mark.aifaceswap(duration=...)`` says otherwise; the marker's other arguments are
     ``faults``, ``credits``, ``limits`` and ``deliver_to``, as in `Emulator.reset`.
     """
-    from aifaceswap import _watcher, budget  # noqa: PLC0415 - see above
+    from aifaceswap import budget  # noqa: PLC0415 - see above
+    from aifaceswap._polling import watcher  # noqa: PLC0415 - see above
 
     _reset(_aifaceswap_server, request.node)
-    monkeypatch.setattr(_watcher, "SHORTEST_INTERVAL", _INTERVAL)
+    monkeypatch.setattr(watcher, "SHORTEST_INTERVAL", _INTERVAL)
     monkeypatch.setenv("AIFACESWAP_API_KEY", _aifaceswap_server.api_key)
     monkeypatch.setenv("AIFACESWAP_BASE_URL", _aifaceswap_server.base_url)
     # The service's minute begins anew with each test, and so must ours.

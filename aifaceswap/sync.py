@@ -11,17 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
-from aifaceswap._checks import MAX_PAGE
-from aifaceswap._loop_thread import LoopThread
-from aifaceswap._protocol import DEFAULT_PAGE, MAX_DOWNLOAD, new_idempotency_key
+from aifaceswap._api.requests import DEFAULT_PAGE, MAX_DOWNLOAD, new_idempotency_key
+from aifaceswap._portal import LoopThread
+from aifaceswap._validation import MAX_PAGE
 from aifaceswap.budget import RequestBudget
 from aifaceswap.client import AsyncClient, AsyncSwaps
 from aifaceswap.errors import APIConnectionError
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
-    from aifaceswap._rows import Requests
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
+    from aifaceswap.bulk._rows import Requests
 
 T = TypeVar("T")
 
@@ -340,18 +340,18 @@ class Swaps:
         swap: Swap | str,
         *,
         timeout: float | None = 300.0,
-        on_look: Callable[[Swap], object] | None = None,
+        on_update: Callable[[Swap], object] | None = None,
     ) -> Swap:
         """Wait until a swap has ended.
 
         All waits of a client share their looks at the service: threads that wait for a hundred
-        swaps cost no more requests than one. `on_look` is called in the client's own thread,
+        swaps cost no more requests than one. `on_update` is called in the client's own thread,
         which it must not block.
 
         Args:
             swap: The swap, or its id.
             timeout: Seconds to wait at most; None: for ever.
-            on_look: Called with the swap each time it has been looked at, e.g. to show its
+            on_update: Called with the swap each time it has been looked at, e.g. to show its
                 ``progress``.
 
         Returns:
@@ -365,7 +365,7 @@ class Swaps:
             APIStatusError: The service refused to show it, e.g. `AuthenticationError`. What
                 may pass (lost connections, 5xx) is not raised: the next look comes.
         """
-        return self._thread.run(self._swaps.wait, swap, timeout=timeout, on_look=on_look)
+        return self._thread.run(self._swaps.wait, swap, timeout=timeout, on_update=on_update)
 
     def run(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from browser import Browser, chromium
+from support.browser import Browser, chromium
 
 # Whoever starts tests in the background, as servers do, has Ctrl-C ignored, in all processes
 # that these start, too: and some tests are about Ctrl-C.

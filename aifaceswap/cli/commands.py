@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from aifaceswap import __version__
-from aifaceswap.cli.bulk_command import bulk
+from aifaceswap._version import __version__
+from aifaceswap.cli.bulk.commands import bulk
+from aifaceswap.cli.context import PROGRAM, Session
 from aifaceswap.cli.options import (
     Finite,
     Function,
@@ -20,8 +21,7 @@ from aifaceswap.cli.options import (
     metadata_option,
     point_to_the_service,
 )
-from aifaceswap.cli.session import PROGRAM, Session
-from aifaceswap.cli.webhook_command import webhook
+from aifaceswap.cli.webhook.commands import webhook
 
 # The client, the emulator and rich take 0.3 s to load: `--help` and a shell's completion do
 # without them.
@@ -269,7 +269,7 @@ def doctor(session: Session) -> int:
     Says of each whether it is in order, and what to do if it is not. One request is made; it
     costs no credits. Exit code 0: there is no problem.
     """
-    from aifaceswap.cli import doctor as ward
+    from aifaceswap.cli.doctor import run as ward
 
     code = ward.examine(session)
     point_to_the_service(session)

@@ -10,8 +10,8 @@ import attrs
 import click
 from rich.text import Text
 
+from aifaceswap.cli.context import API_KEY, BASE_URL, SITE, Session, command_line
 from aifaceswap.cli.rendering import note, printable
-from aifaceswap.cli.session import API_KEY, BASE_URL, SITE, Session, command_line
 from aifaceswap.errors import (
     AIFaceSwapError,
     APIConnectionError,

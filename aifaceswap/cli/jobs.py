@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 import anyio
 import attrs
 
-from aifaceswap._checks import is_loopback
-from aifaceswap._download import check_target
+from aifaceswap._http.download import check_target
+from aifaceswap._validation import is_loopback
 from aifaceswap.budget import RequestBudget
 from aifaceswap.cli import rendering
+from aifaceswap.cli.context import API_KEY, BASE_URL, Session, command_line
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import Display, note
-from aifaceswap.cli.session import API_KEY, BASE_URL, Session, command_line
 from aifaceswap.client import AsyncClient
 from aifaceswap.emulator import Emulator, RealClock, VirtualClock
 from aifaceswap.emulator.faults import load as load_faults
@@ -145,7 +145,7 @@ async def run(session: Session, order: Order) -> None:
         with Display("Creating the swap") as display:
             swap = await _create(session, client, order, display)
             display.show(swap)
-            swap = await client.swaps.wait(swap, timeout=order.timeout, on_look=display.show)
+            swap = await client.swaps.wait(swap, timeout=order.timeout, on_update=display.show)
             if order.output is not None:
                 await _save(session, client, swap, order.output, display)
     rendering.show_swap(swap, output=order.output, as_json=not session.is_for_people)
@@ -169,7 +169,7 @@ async def wait(session: Session, swap_id: str, timeout: float) -> None:
         with Display("Asking the service") as display:
             swap = await client.swaps.get(swap_id)
             display.show(swap)
-            swap = await client.swaps.wait(swap, timeout=timeout, on_look=display.show)
+            swap = await client.swaps.wait(swap, timeout=timeout, on_update=display.show)
     rendering.show_swap(swap, as_json=not session.is_for_people)
     _offer(session, swap)
 
@@ -311,7 +311,9 @@ def check_output(path: Path) -> Path:
         InvalidRequestError: It is no file in a folder that can be written to.
     """
     if str(path) == "-":
-        raise InvalidRequestError.of("path", "-", "is no file; stdout is for the swap itself")
+        raise InvalidRequestError.for_field(
+            "path", "-", "is no file; stdout is for the swap itself"
+        )
     return check_target(path)
 
 

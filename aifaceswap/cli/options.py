@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from aifaceswap.cli.session import Session
+from aifaceswap.cli.context import Session
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -48,7 +48,7 @@ def metadata_option(function: Function) -> Function:
 
 def check_local_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """See that a URL is one of this machine: nothing is handed to others."""
-    from aifaceswap._checks import is_loopback  # noqa: PLC0415 - `--help` does without it
+    from aifaceswap._validation import is_loopback  # noqa: PLC0415 - `--help` does without it
 
     if value is None:
         return None

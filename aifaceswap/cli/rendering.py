@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from aifaceswap import _codec
-from aifaceswap.cli.session import API_KEY, SITE, Session
+from aifaceswap._api import codec
+from aifaceswap.cli.context import API_KEY, SITE, Session
 from aifaceswap.models import Account, Swap, without_query
 
 _STYLES = {"done": "green", "failed": "red"}
@@ -54,7 +54,7 @@ def write_json(value: object, **more: object) -> None:
         more: Fields that the command adds.
     """
     # Flushed line by line: whoever reads a list gets each swap at once.
-    click.echo(_codec.dumps({**_codec.unstructure(value), **more}).decode())
+    click.echo(codec.dumps({**codec.unstructure(value), **more}).decode())
 
 
 def show_swap(swap: Swap, *, output: Path | None = None, as_json: bool) -> None:

@@ -1,12 +1,12 @@
 """The AI Face Swap API on a loopback port: stateful, strict, and without the network."""
 
-from . import faults
-from ._emulator import DEFAULT_API_KEY, Emulator
-from ._outbox import DeliveryAttempt, DeliveryRecord
-from ._records import RequestRecord, SwapRecord
-from .clock import Clock, RealClock, VirtualClock
-from .faults import Fault, FaultRecord
-from .limits import Limits
+from aifaceswap.emulator import faults
+from aifaceswap.emulator._emulator import DEFAULT_API_KEY, Emulator
+from aifaceswap.emulator._service.delivery_queue import DeliveryAttempt, DeliveryRecord
+from aifaceswap.emulator._service.records import RequestRecord, SwapRecord
+from aifaceswap.emulator.clock import Clock, RealClock, VirtualClock
+from aifaceswap.emulator.faults import Fault, FaultRecord
+from aifaceswap.emulator.limits import Limits
 
 __all__ = [
     "DEFAULT_API_KEY",

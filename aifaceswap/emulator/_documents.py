@@ -18,7 +18,7 @@ import attrs
 import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 
-from .faults import ACTIONS, Action, Fault
+from aifaceswap.emulator.faults import ACTIONS, Action, Fault
 
 T = TypeVar("T")
 

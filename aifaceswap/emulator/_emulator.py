@@ -11,28 +11,28 @@ import anyio
 import anyio.from_thread
 import attrs
 
-from . import _checks
-from ._api import PREFIX, Api
-from ._control import Control
-from ._courier import Courier
-from ._injector import Injector
-from ._outbox import Outbox
-from ._records import describe_request, describe_swap
-from ._results import Results
-from ._server import Gate, Server
-from ._state import State
-from .clock import Clock, RealClock
-from .faults import Fault
-from .limits import Limits
+from aifaceswap.emulator._control.api import Control
+from aifaceswap.emulator._server.server import Gate, Server
+from aifaceswap.emulator._server.webhook_sender import Courier
+from aifaceswap.emulator._service import validators
+from aifaceswap.emulator._service.api import PREFIX, Api
+from aifaceswap.emulator._service.delivery_queue import Outbox
+from aifaceswap.emulator._service.fault_injector import Injector
+from aifaceswap.emulator._service.records import describe_request, describe_swap
+from aifaceswap.emulator._service.results import Results
+from aifaceswap.emulator._service.state import State
+from aifaceswap.emulator.clock import Clock, RealClock
+from aifaceswap.emulator.faults import Fault
+from aifaceswap.emulator.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
     from typing import Self
 
-    from ._outbox import DeliveryRecord
-    from ._records import RequestRecord, SwapRecord
-    from .faults import FaultRecord
+    from aifaceswap.emulator._service.delivery_queue import DeliveryRecord
+    from aifaceswap.emulator._service.records import RequestRecord, SwapRecord
+    from aifaceswap.emulator.faults import FaultRecord
 
 #: The key that an emulator knows unless told otherwise.
 DEFAULT_API_KEY: Final = "key_emulator"
@@ -48,7 +48,7 @@ def _to_tuple(faults: Sequence[Fault]) -> tuple[Fault, ...]:
 
 
 def _check_receiver(emulator: Emulator, attribute: attrs.Attribute[Any], value: object) -> None:
-    _checks.require_origin(attribute.name, value, loopback=_checks.is_loopback(emulator.host))
+    validators.require_origin(attribute.name, value, loopback=validators.is_loopback(emulator.host))
 
 
 @attrs.define(eq=False, kw_only=True, on_setattr=attrs.setters.frozen)
@@ -80,29 +80,31 @@ class Emulator:
         TypeError: An argument is of a wrong type; the message names it.
     """
 
-    seed: int = attrs.field(default=0, validator=_checks.whole(least=0, most=2**63 - 1))
+    seed: int = attrs.field(default=0, validator=validators.whole(least=0, most=2**63 - 1))
     clock: Clock = attrs.field(
         default=None,
         converter=_choose_clock,
-        validator=_checks.instance(Clock, "a Clock such as VirtualClock()"),
+        validator=validators.instance(Clock, "a Clock such as VirtualClock()"),
     )
-    host: str = attrs.field(default="127.0.0.1", validator=_checks.host)
-    port: int = attrs.field(default=0, validator=_checks.whole(least=0, most=65_535))
-    api_key: str = attrs.field(default=DEFAULT_API_KEY, repr=False, validator=_checks.bearer_token)
-    credits: float = attrs.field(default=1000.0, validator=_checks.number())
+    host: str = attrs.field(default="127.0.0.1", validator=validators.host)
+    port: int = attrs.field(default=0, validator=validators.whole(least=0, most=65_535))
+    api_key: str = attrs.field(
+        default=DEFAULT_API_KEY, repr=False, validator=validators.bearer_token
+    )
+    credits: float = attrs.field(default=1000.0, validator=validators.number())
     limits: Limits = attrs.field(
-        factory=Limits, validator=_checks.instance(Limits, "a Limits(...)")
+        factory=Limits, validator=validators.instance(Limits, "a Limits(...)")
     )
-    duration: float = attrs.field(default=3.0, validator=_checks.number())
-    spread: float = attrs.field(default=0.0, validator=_checks.number())
-    result_ttl: float = attrs.field(default=3600.0, validator=_checks.number(above=0.0))
+    duration: float = attrs.field(default=3.0, validator=validators.number())
+    spread: float = attrs.field(default=0.0, validator=validators.number())
+    result_ttl: float = attrs.field(default=3600.0, validator=validators.number(above=0.0))
     deliver_to: str | None = attrs.field(default=None, validator=_check_receiver)
     _faults: tuple[Fault, ...] = attrs.field(
         alias="faults",  # for type checkers that do not know attrs' rule
         default=(),
         repr=False,
         converter=_to_tuple,
-        validator=_checks.all_of(Fault),
+        validator=validators.all_of(Fault),
     )
     _gate: Gate = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
     _running: _Running | None = attrs.field(
@@ -192,7 +194,7 @@ class Emulator:
         Raises:
             TypeError: It is no `Fault`.
         """
-        _checks.require_instance("fault", fault, Fault)
+        validators.require_instance("fault", fault, Fault)
         with self._api.lock:
             return self._api.faults.add(fault)
 
@@ -277,13 +279,13 @@ class Emulator:
         Raises:
             OSError: It cannot be written.
         """
-        from . import _saved  # noqa: PLC0415 - loads cattrs
+        from aifaceswap.emulator import _saved  # noqa: PLC0415 - loads cattrs
 
         _saved.write(Path(path), self.dump())
 
     def dump(self) -> bytes:
         """What `save()` writes."""
-        from . import _saved  # noqa: PLC0415 - loads cattrs
+        from aifaceswap.emulator import _saved  # noqa: PLC0415 - loads cattrs
 
         return _saved.dump(self._api, self.clock.now())
 
@@ -312,7 +314,7 @@ class Emulator:
         Raises:
             ValueError: It is damaged; the message names the line and the field. Nothing is changed.
         """
-        from . import _saved  # noqa: PLC0415 - loads cattrs
+        from aifaceswap.emulator import _saved  # noqa: PLC0415 - loads cattrs
 
         saved = _saved.read(content, name)
         api = attrs.evolve(self, seed=saved.seed)._api
@@ -373,9 +375,9 @@ class Emulator:
         Raises:
             ValueError: It cannot stand in an Authorization header.
         """
-        _checks.require_key("api_key", api_key)
+        validators.require_key("api_key", api_key)
         if limits is not None:
-            _checks.require_instance("limits", limits, Limits)
+            validators.require_instance("limits", limits, Limits)
         with self._api.lock:
             self._api.state.add_account(api_key, limits)
 
@@ -394,7 +396,7 @@ class Emulator:
         Args:
             credits: At least 0.
         """
-        _checks.require_number("credits", credits)
+        validators.require_number("credits", credits)
         if credits < 0:
             raise ValueError(f"credits must be at least 0, not {credits!r}")
         with self._api.lock:

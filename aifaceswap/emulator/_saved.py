@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
-from . import _checks, _magic, _schema
-from ._documents import FieldError, read_json, report_json, unstructure
-from ._outbox import Delivery, DeliveryAttempt
-from ._problems import Problem, Refused
-from ._state import Account, Remembered, Swap
-from .clock import TICK
-from .limits import Limits, Meter
+from aifaceswap.emulator._documents import FieldError, read_json, report_json, unstructure
+from aifaceswap.emulator._service import scenarios, schema, validators
+from aifaceswap.emulator._service.delivery_queue import Delivery, DeliveryAttempt
+from aifaceswap.emulator._service.errors import Problem, Refused
+from aifaceswap.emulator._service.state import Account, Remembered, Swap
+from aifaceswap.emulator.clock import TICK
+from aifaceswap.emulator.limits import Limits, Meter
 
 if TYPE_CHECKING:
-    from ._api import Api
+    from aifaceswap.emulator._service.api import Api
 
 VERSION: Final = 1
 
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,100}")
-_COUNT = _checks.whole(least=0, most=2**53)
+_COUNT = validators.whole(least=0, most=2**53)
 
 
 def _check_id(_: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -49,8 +49,8 @@ class SavedSwap:
     metadata: dict[str, Any] | None = None
     idempotency_key: str | None = None
     credit_cost: int = attrs.field(validator=_COUNT)
-    created_at: float = attrs.field(validator=_checks.number())
-    duration: float = attrs.field(validator=_checks.number())
+    created_at: float = attrs.field(validator=validators.number())
+    duration: float = attrs.field(validator=validators.number())
     origin: str | None = None
 
 
@@ -60,7 +60,7 @@ class SavedRefusal:
 
     idempotency_key: str
     request: dict[str, Any]
-    status: int = attrs.field(validator=_checks.whole(least=400, most=599))
+    status: int = attrs.field(validator=validators.whole(least=400, most=599))
     code: str
     message: str
 
@@ -69,7 +69,7 @@ class SavedRefusal:
 class SavedKey:
     """One API key; the emulator's are no secrets, and stand in the file."""
 
-    api_key: str = attrs.field(validator=_checks.bearer_token, repr=False)
+    api_key: str = attrs.field(validator=validators.bearer_token, repr=False)
     live: bool = True
     limits: Limits = attrs.field(factory=Limits)
     recent: list[float] = attrs.field(factory=list[float])
@@ -94,7 +94,7 @@ class SavedDelivery:
     id: str = attrs.field(validator=_check_id)
     swap_id: str
     state: str = attrs.field(
-        validator=_checks.one_of("pending", "delivered", "failed", "undeliverable", "dropped")
+        validator=validators.one_of("pending", "delivered", "failed", "undeliverable", "dropped")
     )
     body: str = ""
     due: float | None = None
@@ -114,9 +114,9 @@ class SavedState:
     """
 
     version: int
-    now: float = attrs.field(validator=_checks.number())
-    seed: int = attrs.field(default=0, validator=_checks.whole(least=0, most=2**63 - 1))
-    credits: float = attrs.field(validator=_checks.number())
+    now: float = attrs.field(validator=validators.number())
+    seed: int = attrs.field(default=0, validator=validators.whole(least=0, most=2**63 - 1))
+    credits: float = attrs.field(validator=validators.number())
     requests: int = attrs.field(default=0, validator=_COUNT)
     begun: int = attrs.field(default=0, validator=_COUNT)
     keys: list[SavedKey]
@@ -315,9 +315,9 @@ def _restore_key(saved: SavedKey, place: int) -> Account:
     return account
 
 
-def _read_params(value: object, path: tuple[str | int, ...]) -> _schema.SwapParams:
+def _read_params(value: object, path: tuple[str | int, ...]) -> schema.SwapParams:
     try:
-        return _schema.read_swap(value)
+        return schema.read_swap(value)
     except Refused as refused:
         # Every one begins with its field, since what is read is an object.
         field, _, message = refused.problem.message.rstrip(".").partition(": ")
@@ -331,7 +331,7 @@ def _restore_swap(saved: SavedSwap, place: int, owner: Account) -> Swap:
         owner=owner,
         params=_read_params(attrs.asdict(saved, recurse=False), ("swaps", place)),
         key=saved.idempotency_key,
-        life=_magic.find_life((saved.source_url, saved.target_url)),
+        life=scenarios.find_life((saved.source_url, saved.target_url)),
         cost=saved.credit_cost,
         created=saved.created_at,
         duration=saved.duration,

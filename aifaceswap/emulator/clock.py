@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from . import _checks
+from aifaceswap.emulator._service import validators
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -63,7 +63,7 @@ class RealClock(Clock):
             most 1e6.
     """
 
-    speed: float = attrs.field(default=1.0, validator=_checks.number(above=0.0, most=1e6))
+    speed: float = attrs.field(default=1.0, validator=validators.number(above=0.0, most=1e6))
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False, repr=False)
     _wall: float = attrs.field(default=0.0, init=False, repr=False)
     _start: float = attrs.field(default=0.0, init=False, repr=False)
@@ -129,7 +129,7 @@ class VirtualClock(Clock):
         start: Where it starts, in unix seconds.
     """
 
-    start: float = attrs.field(default=EPOCH, validator=_checks.number())
+    start: float = attrs.field(default=EPOCH, validator=validators.number())
     _time: int = attrs.field(init=False, repr=False)
     _sleepers: list[_Sleeper] = attrs.field(factory=list[_Sleeper], init=False, repr=False)
     _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False, repr=False)
@@ -177,7 +177,7 @@ class VirtualClock(Clock):
 
 
 def _require_ahead(seconds: float) -> None:
-    _checks.require_number("seconds", seconds)
+    validators.require_number("seconds", seconds)
     if not 0 <= seconds <= _FARTHEST:
         raise ValueError(f"seconds must be at least 0 and at most 1e12, not {seconds!r}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, get_args
 
 import attrs
 
-from . import _checks
+from aifaceswap.emulator._service import validators
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -48,10 +48,10 @@ class Status:
         retry_after: The `Retry-After` header as it is sent: seconds, or any text such as a date.
     """
 
-    status: int = attrs.field(validator=_checks.whole(least=400, most=599))
-    code: str | None = attrs.field(default=None, validator=_checks.text(optional=True))
-    message: str = attrs.field(default="A fault was asked for.", validator=_checks.text())
-    retry_after: float | str | None = attrs.field(default=None, validator=_checks.retry_after)
+    status: int = attrs.field(validator=validators.whole(least=400, most=599))
+    code: str | None = attrs.field(default=None, validator=validators.text(optional=True))
+    message: str = attrs.field(default="A fault was asked for.", validator=validators.text())
+    retry_after: float | str | None = attrs.field(default=None, validator=validators.retry_after)
 
 
 @attrs.frozen
@@ -62,7 +62,7 @@ class Latency:
         seconds: Of the event loop, as clients' timeouts are; the emulator's clock has no part.
     """
 
-    seconds: float = attrs.field(validator=_checks.number())
+    seconds: float = attrs.field(validator=validators.number())
 
 
 @attrs.frozen
@@ -73,7 +73,7 @@ class Stall:
         after: What is sent before: `nothing`, or `half` of the answer.
     """
 
-    after: str = attrs.field(default="nothing", validator=_checks.one_of("nothing", "half"))
+    after: str = attrs.field(default="nothing", validator=validators.one_of("nothing", "half"))
 
 
 @attrs.frozen
@@ -84,7 +84,7 @@ class Reset:
         commit: Whether the request has its effect.
     """
 
-    commit: bool = attrs.field(default=True, validator=_checks.yes_or_no)
+    commit: bool = attrs.field(default=True, validator=validators.yes_or_no)
 
 
 @attrs.frozen
@@ -104,7 +104,7 @@ class Truncate:
         keep: The part of the body that is sent: from 0 up to, not including, 1.
     """
 
-    keep: float = attrs.field(default=0.5, validator=_checks.number(below=1.0))
+    keep: float = attrs.field(default=0.5, validator=validators.number(below=1.0))
 
 
 @attrs.frozen
@@ -117,10 +117,10 @@ class Body:
         status: None: that of the answer.
     """
 
-    text: str = attrs.field(default=_PROXYS_PAGE, validator=_checks.text(empty=True, lines=True))
-    content_type: str = attrs.field(default="text/html", validator=_checks.header_value)
+    text: str = attrs.field(default=_PROXYS_PAGE, validator=validators.text(empty=True, lines=True))
+    content_type: str = attrs.field(default="text/html", validator=validators.header_value)
     status: int | None = attrs.field(
-        default=None, validator=_checks.whole(least=200, most=599, optional=True)
+        default=None, validator=validators.whole(least=200, most=599, optional=True)
     )
 
 
@@ -132,7 +132,7 @@ class Oversized:
         size: Bytes of the body at least.
     """
 
-    size: int = attrs.field(default=64 * 1024 * 1024, validator=_checks.whole(least=1))
+    size: int = attrs.field(default=64 * 1024 * 1024, validator=validators.whole(least=1))
 
 
 def _to_tuple(names: Sequence[str]) -> tuple[str, ...]:
@@ -149,9 +149,9 @@ class Headers:
         remove: Names of headers that are left out.
     """
 
-    set: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=_checks.headers)
+    set: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=validators.headers)
     remove: tuple[str, ...] = attrs.field(
-        default=(), converter=_to_tuple, validator=_checks.header_names
+        default=(), converter=_to_tuple, validator=validators.header_names
     )
 
 
@@ -166,7 +166,7 @@ class ClockSkew:
         seconds: Greater than 0: ahead; less than 0: behind.
     """
 
-    seconds: float = attrs.field(validator=_checks.number(least=-1e9))
+    seconds: float = attrs.field(validator=validators.number(least=-1e9))
 
 
 @attrs.frozen
@@ -182,7 +182,7 @@ class Late:
         seconds: Of the emulator's clock.
     """
 
-    seconds: float = attrs.field(validator=_checks.number())
+    seconds: float = attrs.field(validator=validators.number())
 
 
 @attrs.frozen
@@ -267,14 +267,14 @@ class Fault:
 
     match: str = attrs.field(validator=_check_match)
     do: Action = attrs.field(validator=_check_action)
-    nth: int = attrs.field(default=1, kw_only=True, validator=_checks.whole(least=1))
+    nth: int = attrs.field(default=1, kw_only=True, validator=validators.whole(least=1))
     rate: float | None = attrs.field(
-        default=None, kw_only=True, validator=_checks.number(most=1.0, optional=True)
+        default=None, kw_only=True, validator=validators.number(most=1.0, optional=True)
     )
     times: int | None = attrs.field(
         default=attrs.Factory(_default_times, takes_self=True),
         kw_only=True,
-        validator=_checks.whole(least=1, optional=True),
+        validator=validators.whole(least=1, optional=True),
     )
 
 
@@ -326,6 +326,6 @@ def load(path: str | PathLike[str]) -> tuple[Fault, ...]:
         ValueError: It is no such file; the message names the line and the field.
         OSError: It cannot be read.
     """
-    from ._documents import read_script  # noqa: PLC0415 - loads cattrs
+    from aifaceswap.emulator._documents import read_script  # noqa: PLC0415 - loads cattrs
 
     return read_script(Path(path).read_bytes(), str(path))

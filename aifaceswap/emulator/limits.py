@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from . import _checks
-from ._problems import Problem, Refused
-from .clock import TICK
+from aifaceswap.emulator._service import validators
+from aifaceswap.emulator._service.errors import Problem, Refused
+from aifaceswap.emulator.clock import TICK
 
 if TYPE_CHECKING:
     from typing import Final
@@ -33,15 +33,15 @@ class Limits:
     """
 
     per_minute: int | None = attrs.field(
-        default=60, validator=_checks.whole(least=1, optional=True)
+        default=60, validator=validators.whole(least=1, optional=True)
     )
     per_day: int | None = attrs.field(
-        default=10_000, validator=_checks.whole(least=1, optional=True)
+        default=10_000, validator=validators.whole(least=1, optional=True)
     )
     concurrent: int | None = attrs.field(
-        default=10, validator=_checks.whole(least=1, optional=True)
+        default=10, validator=validators.whole(least=1, optional=True)
     )
-    window: float = attrs.field(default=60.0, validator=_checks.number(above=0.0))
+    window: float = attrs.field(default=60.0, validator=validators.number(above=0.0))
 
 
 @attrs.define(eq=False)

@@ -75,7 +75,7 @@ class Shop:
     async def follow(self, swap: Swap | str) -> None:
         """See a swap to its end. All waits share their looks, and a delivery ends them."""
         try:
-            swap = await self.client.swaps.wait(swap, timeout=None, on_look=self.orders.saw)
+            swap = await self.client.swaps.wait(swap, timeout=None, on_update=self.orders.saw)
             self.orders.saw(swap)
         except SwapFailedError as error:
             self.orders.saw(error.swap)

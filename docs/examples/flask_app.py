@@ -68,7 +68,7 @@ class Shop:
     def see_to_its_end(self, swap: Swap | str) -> None:
         """See a swap to its end. All waits share their looks, and a delivery ends them."""
         try:
-            swap = self.client.swaps.wait(swap, timeout=None, on_look=self.orders.saw)
+            swap = self.client.swaps.wait(swap, timeout=None, on_update=self.orders.saw)
             self.orders.saw(swap)
         except SwapFailedError as error:
             self.orders.saw(error.swap)

@@ -73,7 +73,9 @@ class Orders:
         """Store an order with a fresh idempotency key, or find it where it was sent before."""
         afs.SwapRequest(source_url=source_url, target_url=target_url)  # refuses what is no URL
         if not _ORDER_ID.fullmatch(order_id):
-            raise afs.InvalidRequestError.of("order", order_id, "is no order: load the page anew")
+            raise afs.InvalidRequestError.for_field(
+                "order", order_id, "is no order: load the page anew"
+            )
         self._execute(
             "INSERT OR IGNORE INTO orders (id, source_url, target_url, webhook_url, "
             "idempotency_key) VALUES (?, ?, ?, ?, ?)",
@@ -82,7 +84,7 @@ class Orders:
         order = self.get(order_id)
         if order is None or (order.source_url, order.target_url) != (source_url, target_url):
             fault = "was sent before with other pictures: load the page anew"
-            raise afs.InvalidRequestError.of("order", order_id, fault)
+            raise afs.InvalidRequestError.for_field("order", order_id, fault)
         return order
 
     def get(self, order_id: str) -> Order | None:

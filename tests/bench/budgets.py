@@ -22,7 +22,7 @@ import aiohttp
 from aifaceswap import AsyncClient, Budget
 from aifaceswap.emulator import Emulator, Limits
 from bench.harness import API_KEY, SWAP, Table, Target, peer, serving
-from virtual_time import run_virtual
+from support.virtual_time import run_virtual
 
 CREATIONS = 300
 REQUESTS = 60

@@ -18,7 +18,7 @@ from aiohttp import web
 from aifaceswap import AsyncClient, Budget, SwapRequest, WebhookEvent, webhooks
 from aifaceswap.emulator import Emulator
 from bench.harness import API_KEY, Table, Target
-from virtual_time import run_virtual
+from support.virtual_time import run_virtual
 
 ALONE = {10.0: 13, 30.0: 10, 60.0: 7, 120.0: 4}  # a minute, each swap polled every 2 s
 HOOK = "https://example.com/hook"

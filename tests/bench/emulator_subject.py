@@ -14,8 +14,8 @@ import sys
 from aiohttp import web
 
 from aifaceswap.emulator import Emulator, Limits
-from aifaceswap.emulator._api import Api
-from aifaceswap.emulator._messages import Request
+from aifaceswap.emulator._service.api import Api
+from aifaceswap.emulator._service.messages import Request
 from bench.harness import SWAP, pin
 
 FEW, MANY = 100, 100_000
@@ -23,7 +23,7 @@ _HEADERS = {"Authorization": "Bearer key_emulator", "Content-Type": "application
 
 
 async def serve_bare() -> None:
-    """Answer each creation with the bytes of an emulator's answer."""
+    """RawResponse each creation with the bytes of an emulator's answer."""
     api = _make_emulator()._gate.api
     answer = api.answer(_make_creation(0), 0.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aifaceswap import AsyncClient, Swap
 from aifaceswap.emulator import Emulator
 from bench.harness import API_KEY, SWAP, Table
-from virtual_time import run_virtual
+from support.virtual_time import run_virtual
 
 DURATION = 30.0
 
@@ -29,7 +29,7 @@ async def _live() -> list[tuple[float, str, str, float]]:
         AsyncClient(API_KEY, base_url=emulator.base_url) as client,
     ):
         seen.append(await client.swaps.create(**SWAP))
-        await client.swaps.wait(seen[0], on_look=seen.append)
+        await client.swaps.wait(seen[0], on_update=seen.append)
         began = emulator.requests[0].at
         return [
             (

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from aifaceswap import AsyncClient, Budget, Swap, SwapRequest
-from aifaceswap._protocol import Answer, Call, create_swap, read_answer
+from aifaceswap._api.requests import Call, create_swap
+from aifaceswap._api.responses import RawResponse, read_answer
 from bench.harness import API_KEY, NO_LIMITS, SWAP, Spread, Table, serving
 
 CALLS = 100
@@ -45,7 +46,7 @@ async def _measure(base_url: str, rounds: int) -> dict[str, list[float]]:
         jobs: dict[str, Callable[[], Awaitable[object]]] = {
             PARTS[0]: _build,
             PARTS[1]: partial(_pass, Budget(requests=10**9, per_day=10**9)),
-            PARTS[2]: partial(_read, call, Answer(201, {}, answer)),
+            PARTS[2]: partial(_read, call, RawResponse(201, {}, answer)),
             WHOLE: partial(client.swaps.create, **SWAP),
         }
         costs: dict[str, list[float]] = {name: [] for name in jobs}
@@ -68,5 +69,5 @@ async def _pass(budget: Budget) -> None:
     permit.settle()
 
 
-async def _read(call: Call[Swap], answer: Answer) -> object:
+async def _read(call: Call[Swap], answer: RawResponse) -> object:
     return read_answer(call, answer)

@@ -7,7 +7,7 @@ import asyncio
 from aifaceswap import AsyncClient, Swap
 from aifaceswap.emulator import Emulator, Limits
 from bench.harness import API_KEY, SWAP, Table, Target
-from virtual_time import run_virtual
+from support.virtual_time import run_virtual
 
 DURATION = 30.0
 PAGES = 10  # that a thousand swaps fill

@@ -16,7 +16,8 @@ from typing import Any
 
 from aiohttp import web
 
-from aifaceswap import AsyncClient, WebhookEvent, WebhookVerificationError, _codec, webhooks
+from aifaceswap import AsyncClient, WebhookEvent, WebhookVerificationError, webhooks
+from aifaceswap._api import codec
 from aifaceswap.emulator import Emulator, Limits
 from bench.harness import API_KEY, CORES, SWAP, Table, Target, peer, ratios
 
@@ -85,7 +86,7 @@ def _bare_reader(body: bytes, header: str) -> Callable[[], object]:
         stamp, _, signature = header[2:].partition(",v1=")
         signed = f"{stamp}.".encode() + body
         assert hmac.compare_digest(hmac.digest(API_KEY.encode(), signed, "sha256").hex(), signature)
-        return _codec.structure(json.loads(body), WebhookEvent)
+        return codec.structure(json.loads(body), WebhookEvent)
 
     return read
 
@@ -202,7 +203,7 @@ async def _measure_runs() -> Table:
     """A thousand `run()` at once; their ends are spread over 20 seconds."""
     app = web.Application()
     runner = web.AppRunner(app)
-    listener = _Listener()
+    listener = _LoggingObserver()
     app.router.add_post("/hook", webhooks.aiohttp_handler(None, [API_KEY], client=listener))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -227,7 +228,7 @@ async def _measure_runs() -> Table:
     )
 
 
-class _Listener:
+class _LoggingObserver:
     """Passes deliveries on to a client and notes when they came."""
 
     client: AsyncClient

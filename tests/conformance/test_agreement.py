@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from aifaceswap.emulator import Emulator, Limits, VirtualClock, _magic
+from aifaceswap.emulator import Emulator, Limits, VirtualClock
+from aifaceswap.emulator._service import scenarios
 from conformance.agreement import (
     find_fault,
     operations,
@@ -77,7 +78,7 @@ def describe(answer: Answer, path: str, method: str) -> str | None:
     return find_fault(response["content"]["application/json"]["schema"], answer.value)
 
 
-@pytest.mark.parametrize("name", [*_magic.PROBLEMS, _magic.DAILY])
+@pytest.mark.parametrize("name", [*scenarios.PROBLEMS, scenarios.DAILY])
 def test_every_refusal_is_as_described(name: str) -> None:
     """Status, headers and envelope of each refusal of a creation are described, with its code."""
     with Emulator() as emulator:
@@ -98,7 +99,7 @@ def test_a_refused_key_is_as_described(header: str) -> None:
 
 
 # What no document knows is not in the description either.
-@pytest.mark.parametrize("name", sorted({*_magic.LIVES} - {"new-status.jpg"}))
+@pytest.mark.parametrize("name", sorted({*scenarios.LIVES} - {"new-status.jpg"}))
 def test_every_life_is_as_described(name: str) -> None:
     """A swap is as described from its creation to its end, listed or alone."""
     with Emulator(clock=VirtualClock(), duration=10) as emulator:

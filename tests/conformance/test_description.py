@@ -14,7 +14,7 @@ from aifaceswap import Account, Credits, RateLimit, Swap, SwapRequest
 from aifaceswap.emulator import Emulator, VirtualClock
 from conformance.agreement import DESCRIPTION, find_fault, operations, resolve
 from conformance.service import Service
-from error_codes import CONTRACT
+from support.error_codes import CONTRACT
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 COMPONENTS = DESCRIPTION["components"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aifaceswap.emulator import Emulator, Limits, _state
+from aifaceswap.emulator import Emulator, Limits
+from aifaceswap.emulator._service import state
 
 HERE = Path(__file__).parent
 # Loading these takes longer than the facts do.
@@ -83,7 +84,7 @@ def test_a_wrong_assumption_is_a_finding(
     stand_in: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the service is not as assumed, the suite says so, stays green, and overspends once."""
-    monkeypatch.setitem(_state.COSTS, "image", 5)
+    monkeypatch.setitem(state.COSTS, "image", 5)
     done = ask(stand_in, spend="1", facts="price or replay or missing")
 
     assert done.returncode == 0, done.stdout

@@ -122,7 +122,7 @@ def test_the_tests_are_whole_in_the_sdist(sdist: Path, tmp_path: Path) -> None:
     pytest_ = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     env = {name: value for name, value in os.environ.items() if name != "AIFACESWAP_DIST"}
 
-    for arguments in (["--collect-only"], ["tests/release", "tests/core/test_errors.py"]):
+    for arguments in (["--collect-only"], ["tests/release", "tests/unit/test_errors.py"]):
         done = subprocess.run(
             [*pytest_, *arguments], cwd=tree, env=env, capture_output=True, text=True, check=False
         )

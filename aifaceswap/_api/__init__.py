@@ -1,0 +1,1 @@
+"""The API contract without I/O: JSON and values, requests and responses."""

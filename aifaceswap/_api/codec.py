@@ -1,0 +1,266 @@
+"""JSON to values and back, through one cattrs converter.
+
+Reading is strict about the types that the contract documents and keeps what it does not
+know. A value of the wrong shape is a `ShapeError` that names the JSON path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache, partial
+from math import isinf
+from operator import eq
+from types import NoneType
+from typing import Any, NoReturn, TypeVar
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from aifaceswap.errors import short_repr
+from aifaceswap.models import SwapPage, SwapRequest, SwapStatus, SwapType, WebhookEvent
+
+T = TypeVar("T")
+
+# Which of these holds the items of a page is not documented.
+_PAGE_FIELDS = ("data", "swaps", "items")
+_STATUS_OF_EVENT = {"swap.completed": "done", "swap.failed": "failed"}
+
+
+class NotJSONError(ValueError):
+    """The bytes are no JSON."""
+
+
+class ShapeError(ValueError):
+    """The JSON is not of the shape that is needed; the message names the path."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError(f"{short_repr(text)} is larger than any number")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+def loads(body: bytes) -> Any:
+    """Read JSON, strictly: UTF-8, no NaN or Infinity, nor what would read as infinity.
+
+    Args:
+        body: The bytes as they came.
+
+    Returns:
+        What they say.
+
+    Raises:
+        NotJSONError: They are no JSON; whatever the bytes are, nothing else comes out.
+    """
+    try:
+        return _decoder.decode(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise NotJSONError(str(error)) from None
+
+
+def dumps(value: object) -> bytes:
+    """Write a value as compact JSON.
+
+    Args:
+        value: One of our values, or anything that JSON can say.
+
+    Returns:
+        The JSON, ASCII only.
+
+    Raises:
+        ValueError: It cannot be said in JSON: NaN, a cycle, too deep a nesting.
+        TypeError: It holds an object that JSON has no word for.
+    """
+    try:
+        return _encoder.encode(_converter.unstructure(value)).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def structure(value: object, into: type[T]) -> T:
+    """Make a typed value from JSON that was read.
+
+    Args:
+        value: What `loads` returned.
+        into: The wanted type: one of our values, any attrs class, dict, list, ...
+
+    Returns:
+        The value.
+
+    Raises:
+        ShapeError: It is of another shape; the message names each JSON path.
+    """
+    try:
+        return _converter.structure(value, into)
+    except Exception as error:  # cattrs lets through whatever a hook raises
+        faults = cattrs.transform_error(error, path="$", format_exception=_describe)
+        raise ShapeError("; ".join(faults)) from None
+
+
+def unstructure(value: object) -> Any:
+    """Make plain JSON data from a value, unknown fields included.
+
+    Args:
+        value: One of our values, or anything that JSON can say.
+
+    Returns:
+        Dicts, lists, strings, numbers.
+    """
+    return _converter.unstructure(value)
+
+
+def _describe(error: BaseException, _: type | None) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    return str(error) or type(error).__name__
+
+
+def _expect(*kinds: type, name: str) -> Callable[[Any, Any], Any]:
+    """A hook that lets a value of these exact types through, and nothing else."""
+
+    def hook(value: Any, _: Any) -> Any:
+        if type(value) in kinds:
+            return value
+        raise ShapeError(f"expected {name}, got {_brief(value)}")
+
+    return hook
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 60 else f"{text[:60]}…"  # noqa: PLR2004 - one line of a message
+
+
+def _open_enum(members: type[SwapStatus | SwapType]) -> Callable[[Any, Any], Any]:
+    """A hook for a value that is a member where we know it and its plain string elsewhere."""
+    known = {member.value: member for member in members}
+
+    def hook(value: Any, _: Any) -> Any:
+        if type(value) is str:
+            return known.get(value, value)
+        raise ShapeError(f"expected a string, got {_brief(value)}")
+
+    return hook
+
+
+def _optional(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, kind: None if value is None else hook(value, kind)
+
+
+def _datetime(value: Any, _: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ShapeError(f"expected an ISO 8601 time, got {_brief(value)}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _write_datetime(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _keeping_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
+    """A hook for a class whose unknown fields are kept in its `extra`."""
+    read = make_dict_structure_fn(cls, _converter, extra=override(omit=True))
+    known = {field.name for field in attrs.fields(cls)} - {"extra"}
+    mapping = _expect(dict, name="an object")
+
+    def hook(value: Any, _: Any) -> Any:
+        result = read(mapping(value, dict), cls)
+        if value.keys() <= known:
+            return result
+        return attrs.evolve(result, extra={name: value[name] for name in value.keys() - known})
+
+    return hook
+
+
+def _spreading_extra(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
+    """The way back: the fields in `extra` stand beside the others again."""
+    write = make_dict_unstructure_fn(cls, _converter, extra=override(omit=True))
+    return lambda value: {**write(value), **value.extra}
+
+
+def _leaving_out_defaults(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
+    return make_dict_unstructure_fn(
+        cls, _converter, _cattrs_omit_if_default=True, type=override(omit_if_default=False)
+    )
+
+
+@cache
+def _plain_reader(cls: type[Any]) -> Callable[[Any, Any], Any]:
+    """What cattrs would do for this class if it had no hook of its own."""
+    return make_dict_structure_fn(cls, _converter)
+
+
+def _page(value: Any, _: Any) -> SwapPage:
+    fields = _expect(dict, name="an object")(value, dict)
+    name = next((name for name in _PAGE_FIELDS if isinstance(fields.get(name), list)), None)
+    if name is None:
+        raise ShapeError(f"expected a list in one of {', '.join(_PAGE_FIELDS)}")
+    known = {"data": fields[name], "next_cursor": fields.get("next_cursor")}
+    page: SwapPage = _plain_reader(SwapPage)(known, SwapPage)
+    return page
+
+
+def _event(value: Any, _: Any) -> WebhookEvent:
+    fields = _expect(dict, name="an object")(value, dict)
+    swap = {name: fields[name] for name in fields if name != "event"}
+    # A delivery that leaves out the status has still said how the swap ended.
+    named = fields.get("event")
+    ended = _STATUS_OF_EVENT.get(named, "") if isinstance(named, str) else ""
+    swap.setdefault("status", ended)
+    delivery = {"event": named, "swap": swap}
+    event: WebhookEvent = _plain_reader(WebhookEvent)(delivery, WebhookEvent)
+    return event
+
+
+def _has_extra(cls: Any) -> bool:
+    return attrs.has(cls) and hasattr(attrs.fields(cls), "extra")
+
+
+def _build_converter() -> cattrs.Converter:
+    # Hooks of classes are factories: each is generated at its first use, not at import.
+    converter = cattrs.Converter()
+    mapping = _expect(dict, name="an object")
+    for kind, hook in {
+        str: _expect(str, name="a string"),
+        float: _expect(float, int, name="a number"),
+        int: _expect(int, name="a whole number"),
+        bool: _expect(bool, name="true or false"),
+        dict: mapping,
+        list: _expect(list, name="a list"),
+        datetime: _datetime,
+        SwapPage: _page,
+        WebhookEvent: _event,
+    }.items():
+        converter.register_structure_hook(kind, hook)
+    for union, hook in {
+        SwapStatus | str: _open_enum(SwapStatus),
+        SwapType | str | None: _optional(_open_enum(SwapType)),
+        str | None: _expect(str, NoneType, name="a string"),
+        float | None: _expect(float, int, NoneType, name="a number"),
+        datetime | None: _optional(_datetime),
+        Mapping[str, Any]: mapping,
+        Mapping[str, Any] | None: _expect(dict, NoneType, name="an object"),
+    }.items():
+        converter.register_structure_hook_func(partial(eq, union), hook)
+    converter.register_structure_hook_factory(_has_extra, _keeping_extra)
+    converter.register_unstructure_hook_factory(_has_extra, _spreading_extra)
+    converter.register_unstructure_hook(datetime, _write_datetime)
+    converter.register_unstructure_hook_factory(partial(eq, SwapRequest), _leaving_out_defaults)
+    return converter
+
+
+_converter = _build_converter()

@@ -1,0 +1,266 @@
+"""The API's responses: a value, or the error that a status, a code and a body stand for. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import attrs
+
+from aifaceswap._api import codec
+from aifaceswap._api.requests import Call, T
+from aifaceswap.errors import (
+    APIResponseError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConcurrencyLimitError,
+    ConflictError,
+    ContentRejectedError,
+    DailyLimitError,
+    InsufficientCreditsError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RateLimitError,
+    ServerError,
+    ServiceUnavailableError,
+    SourceUnreachableError,
+    UnsupportedMediaTypeError,
+)
+from aifaceswap.models import (
+    RateLimit,
+    Response,
+    without_query,
+)
+
+# A result URL that has expired answers with one of these: the swap has a fresh one.
+EXPIRED = frozenset({401, 403, 404, 410})
+_SHOWN = 200  # characters of a body in an error's message
+_WITHOUT_BODY = frozenset({204, 205})
+_MOST_DIGITS = 12
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
+
+_CODES: Mapping[str, type[APIStatusError]] = {
+    "unauthorized": AuthenticationError,
+    "invalid_api_key": AuthenticationError,
+    "validation_error": BadRequestError,
+    "source_unreachable": SourceUnreachableError,
+    "insufficient_credits": InsufficientCreditsError,
+    "method_not_allowed": APIStatusError,
+    "payload_too_large": PayloadTooLargeError,
+    "unsupported_media_type": UnsupportedMediaTypeError,
+    "nsfw_content_detected": ContentRejectedError,
+    "rate_limited": RateLimitError,
+    "rate_limited_daily": DailyLimitError,
+    "rate_limited_concurrent": ConcurrencyLimitError,
+    "api_temporarily_disabled": ServiceUnavailableError,
+}
+_STATUSES: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: InsufficientCreditsError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: PayloadTooLargeError,
+    415: UnsupportedMediaTypeError,
+    422: ContentRejectedError,
+    429: RateLimitError,
+    503: ServiceUnavailableError,
+}
+
+
+@attrs.frozen
+class RawResponse:
+    """What one attempt brought back.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers; names in any case.
+        body: The body, decompressed.
+        whole: False if it was cut because it is too large to be an answer of this API.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    whole: bool = True
+
+
+def read_answer(call: Call[T], answer: RawResponse, attempts: int = 1) -> T:
+    """What an answer says: the value, or the error.
+
+    Args:
+        call: What was asked.
+        answer: What came.
+        attempts: How many attempts were made, for the error.
+
+    Raises:
+        APIStatusError: The service refused; the class follows from the code, then the status.
+        APIResponseError: It agreed, in words that cannot be read.
+    """
+    if not 200 <= answer.status <= 299:  # noqa: PLR2004 - success is any 2xx
+        raise status_error(answer, attempts, call.idempotency_key)
+    try:
+        return _read_body(answer, call.into)
+    except (codec.NotJSONError, codec.ShapeError) as error:
+        raise APIResponseError(
+            f"{call.method} {call.path.partition('?')[0]}: the service answered {answer.status}, "
+            f"but not with a readable {_name(call.into)} ({error}): {_beginning(answer.body)}",
+            status=answer.status,
+            body=answer.body,
+            permanent=isinstance(error, codec.ShapeError) or _is_empty(call, answer),
+            request_id=request_id(answer),
+            attempts=attempts,
+            idempotency_key=call.idempotency_key,
+        ) from None
+
+
+def _name(into: object) -> str:
+    return into.__name__ if isinstance(into, type) else str(into)
+
+
+def _read_body(answer: RawResponse, into: type[T]) -> T:
+    if not answer.whole:
+        raise codec.NotJSONError(f"it is larger than {len(answer.body)} bytes")
+    if into is bytes:
+        return cast("T", answer.body)
+    return codec.structure(codec.loads(answer.body), into)
+
+
+def _is_empty(call: Call[Any], answer: RawResponse) -> bool:
+    """Whether HTTP allows this answer no body: it will have none the next time, too."""
+    return call.method == "HEAD" or answer.status in _WITHOUT_BODY
+
+
+def read_response(call: Call[T], answer: RawResponse, attempts: int = 1) -> Response[T]:
+    """The same, with all that came around the value.
+
+    Raises:
+        APIStatusError: As in `read_answer`.
+        APIResponseError: As in `read_answer`.
+    """
+    return Response(
+        value=read_answer(call, answer, attempts),
+        status=answer.status,
+        headers=answer.headers,
+        request_id=request_id(answer),
+        rate_limit=read_rate_limit(answer.headers),
+        attempts=attempts,
+        idempotency_key=call.idempotency_key,
+    )
+
+
+def request_id(answer: RawResponse) -> str | None:
+    """The request id of an answer that is no error: only a header can carry it."""
+    return answer.headers.get("x-request-id")
+
+
+def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
+    """What an answer says of the requests left; None where it does not or makes no sense."""
+    limit = _whole(headers.get("X-RateLimit-Limit"))
+    remaining = _whole(headers.get("X-RateLimit-Remaining"))
+    if limit is None or remaining is None:
+        return None
+    reset = _whole(headers.get("X-RateLimit-Reset"))
+    return RateLimit(limit=limit, remaining=remaining, reset=reset)
+
+
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to wait; None where it does not or makes no sense.
+
+    A date is taken relative to the answer's own `Date`, so that clocks that differ do no harm.
+    """
+    text = headers.get("Retry-After")
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    until, now = _http_date(text), _http_date(headers.get("Date"))
+    if until is None:
+        return None
+    return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
+
+
+def status_error(answer: RawResponse, attempts: int, idempotency_key: str | None) -> APIStatusError:
+    """The error that an answer other than a 2xx is.
+
+    Args:
+        answer: What came.
+        attempts: How many attempts were made.
+        idempotency_key: The call's key, where it had one.
+
+    Returns:
+        The error; its class follows from the code, then from the status.
+    """
+    fields = _error_fields(answer.body)
+    code = fields.get("code")
+    return error_class(answer.status, code)(
+        fields.get("message") or _no_message(answer),
+        status=answer.status,
+        code=code,
+        request_id=fields.get("request_id") or request_id(answer),
+        retry_after=read_retry_after(answer.headers),
+        headers=answer.headers,
+        body=answer.body,
+        attempts=attempts,
+        idempotency_key=idempotency_key,
+    )
+
+
+def _error_fields(body: bytes) -> dict[str, str]:
+    """The strings of the error envelope, as far as there is one."""
+    try:
+        envelope = codec.loads(body)
+    except codec.NotJSONError:
+        return {}
+    try:
+        fields = codec.structure(envelope, dict[str, Any])["error"]
+        if isinstance(fields, str):
+            return {"message": fields}
+        named = codec.structure(fields, dict[str, Any])
+    except (KeyError, codec.ShapeError):
+        return {}
+    return {name: value for name, value in named.items() if isinstance(value, str)}
+
+
+def error_class(status: int, code: str | None) -> type[APIStatusError]:
+    """The class of an error: by its code, and by its status where the code is new."""
+    fallback = ServerError if status >= 500 else APIStatusError  # noqa: PLR2004 - all 5xx
+    return _CODES.get(code or "") or _STATUSES.get(status, fallback)
+
+
+def _no_message(answer: RawResponse) -> str:
+    if location := answer.headers.get("Location"):
+        return f"a redirect to {without_query(location)}, which is not followed: check base_url"
+    return _beginning(answer.body)
+
+
+def _beginning(body: bytes) -> str:
+    """The first words of a body, fit for one line of a message."""
+    if not body.strip():
+        return "an empty body"
+    text = " ".join(body[: 2 * _SHOWN].decode(errors="replace").split())
+    text = "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return text if len(text) <= _SHOWN and len(body) <= 2 * _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _whole(text: str | None) -> int | None:
+    """A number of requests or a Unix time, or None."""
+    if text is None or len(text) > _MOST_DIGITS or not (text.isdecimal() and text.isascii()):
+        return None
+    return int(text)
+
+
+def _number(text: str | None) -> float | None:
+    """A number of seconds in plain digits, or None."""
+    return float(text) if text is not None and _PLAIN_NUMBER.fullmatch(text) else None
+
+
+def _http_date(text: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text or "")
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

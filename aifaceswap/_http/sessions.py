@@ -1,0 +1,69 @@
+"""aiohttp sessions: one for each event loop, closed with its loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+
+import aiohttp
+import attrs
+
+
+class Sessions:
+    """One session for each event loop, made at its first call and closed with its loop."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
+
+    def current(self) -> aiohttp.ClientSession | None:
+        """The running loop's session, if it has one that is open."""
+        if self._process != os.getpid():
+            self._abandon()
+        kept = self._kept.get(asyncio.get_running_loop())
+        return None if kept is None or kept.session.closed else kept.session
+
+    async def open(self) -> aiohttp.ClientSession:
+        """Give the running loop a session."""
+        for loop in [loop for loop in self._kept if loop.is_closed()]:
+            del self._kept[loop]
+        session = aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
+        )
+        kept = self._kept[asyncio.get_running_loop()] = _Kept(session, _close_with_loop(session))
+        await anext(kept.guard)
+        return session
+
+    async def close_own(self) -> None:
+        """Close the running loop's session, if there is one."""
+        kept = self._kept.pop(asyncio.get_running_loop(), None)
+        if kept is not None and self._process == os.getpid():
+            await kept.guard.aclose()
+
+    def _abandon(self) -> None:
+        """After a fork the sockets are the parent's: closing them here would disturb it."""
+        _inherited.append(self._kept)
+        self._kept = {}
+        self._process = os.getpid()
+
+
+@attrs.frozen
+class _Kept:
+    session: aiohttp.ClientSession
+    guard: AsyncGenerator[None]
+
+
+# Kept from the garbage collector for as long as the process lives.
+_inherited: list[dict[asyncio.AbstractEventLoop, _Kept]] = []
+
+
+async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+    """A generator that is never finished: `asyncio.run()` closes those before it ends."""
+    try:
+        yield
+    finally:
+        # An upload that has stalled must not hold up the end of the program.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(session.close(), timeout=2.0)

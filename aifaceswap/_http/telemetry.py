@@ -1,0 +1,226 @@
+"""What a program can see of its calls: log records and OpenTelemetry spans.
+
+Neither ever holds the key, a body, a query, or a message of the service, which may quote one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from aifaceswap._api.requests import Call
+from aifaceswap._api.responses import RawResponse
+from aifaceswap._version import __version__
+from aifaceswap.errors import AIFaceSwapError
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer, TracerProvider
+
+_log = logging.getLogger("aifaceswap")
+
+# What the conventions of OpenTelemetry know; any other is _OTHER there.
+_METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+_GENERATION = {
+    "gen_ai.operation.name": "generate_content",
+    "gen_ai.provider.name": "aifaceswap",
+    "gen_ai.output.type": "image",
+}
+
+Attributes = dict[str, str | int | float]
+
+
+class CallObserver:
+    """Is told of one call, whose attempts it surrounds. This one does not listen."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """The call has ended."""
+
+    def sending(self) -> None:
+        """The budget has let an attempt go."""
+
+    def answered(self, answer: RawResponse) -> None:
+        """The attempt has brought an answer, good or bad."""
+
+    def retrying(self, error: AIFaceSwapError, wait: float) -> None:
+        """The attempt has failed; the next one follows in so many seconds."""
+
+
+_NULL_OBSERVER = CallObserver()
+
+
+def observe(call: Call[Any], base_url: str) -> CallObserver:
+    """What is to be told of a call.
+
+    Args:
+        call: The call that begins.
+        base_url: Where it goes.
+
+    Returns:
+        Someone who listens if the program has asked for it by its settings of logging or of
+        OpenTelemetry, and someone who does not, at next to no cost, otherwise.
+    """
+    tracer = _tracer()
+    if tracer is None and not _log.isEnabledFor(logging.INFO):
+        return _NULL_OBSERVER
+    return _LoggingObserver(call, base_url, tracer)
+
+
+def _tracer() -> Tracer | None:
+    """The program's tracer, if it has set one up: OpenTelemetry must be loaded for that."""
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from opentelemetry import trace  # noqa: PLC0415 - never loaded for those who do not use it
+
+    provider = trace.get_tracer_provider()
+    return None if isinstance(provider, trace.ProxyTracerProvider) else _tracer_of(provider)
+
+
+@lru_cache(maxsize=1)
+def _tracer_of(provider: TracerProvider) -> Tracer:
+    return provider.get_tracer("aifaceswap", __version__)
+
+
+class _LoggingObserver(CallObserver):
+    """Writes one call down: in the log, and as a span where there is a tracer."""
+
+    def __init__(self, call: Call[Any], base_url: str, tracer: Tracer | None) -> None:
+        self._call = call
+        self._path = call.path.partition("?")[0]
+        self._scope = None if tracer is None else _open_span(tracer, call, base_url + self._path)
+        self._span: Span | None = None
+        self._attempts = 0
+        self._in_attempt = False
+        self._status: int | None = None
+        self._request_id: str | None = None
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        if self._scope is not None:
+            self._span = self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._span is not None and self._scope is not None:
+            self._finish_span(self._span, exc)
+            # It is not told of the error, whose message it would record.
+            self._scope.__exit__(None, None, None)
+        level = logging.DEBUG if exc is None else logging.INFO
+        if _log.isEnabledFor(level):
+            fields = self._fields(exc)
+            text = "%(method)s %(path)s: %(outcome)s (attempts: %(attempts)d, %(seconds).3f s)"
+            _log.log(level, text, {**fields, "outcome": self._outcome(exc)}, extra=fields)
+
+    def sending(self) -> None:
+        self._attempts += 1
+        self._in_attempt = True
+        self._status = self._request_id = None
+
+    def answered(self, answer: RawResponse) -> None:
+        self._status = answer.status
+        self._request_id = answer.headers.get("x-request-id")
+
+    def retrying(self, error: AIFaceSwapError, wait: float) -> None:
+        if self._span is not None:
+            self._add_attempt(self._span, error, wait)
+        if _log.isEnabledFor(logging.INFO):
+            fields = {**self._fields(error), "retry_in": wait}
+            text = "%(method)s %(path)s: %(outcome)s, trying again in %(retry_in).1f s"
+            _log.info(text, {**fields, "outcome": self._outcome(error)}, extra=fields)
+
+    def _fields(self, error: BaseException | None) -> dict[str, object]:
+        """The same fields in every record, so that one format serves them all."""
+        return {
+            "method": self._call.method,
+            "path": self._path,
+            "status": self._status,
+            "attempts": self._attempts,
+            "seconds": time.perf_counter() - self._began,
+            "request_id": self._id_in(error),
+            "idempotency_key": self._call.idempotency_key,
+            "error_type": None if error is None else type(error).__name__,
+            "retry_in": None,
+        }
+
+    def _outcome(self, error: BaseException | None) -> str:
+        parts = (self._status, None if error is None else type(error).__name__)
+        return " ".join(str(part) for part in parts if part is not None)
+
+    def _id_in(self, error: BaseException | None) -> str | None:
+        """The request id; an error's envelope has it where the headers do not."""
+        return self._request_id or getattr(error, "request_id", None)
+
+    def _finish_span(self, span: Span, error: BaseException | None) -> None:
+        # It may have ended between two attempts, or before the first.
+        if self._in_attempt:
+            self._add_attempt(span, error)
+        span.set_attributes(self._ending(error))
+        if self._attempts > 1:
+            span.set_attribute("http.request.resend_count", self._attempts - 1)
+        if self._call.idempotency_key is not None:
+            span.set_attribute("aifaceswap.idempotency_key", self._call.idempotency_key)
+        if error is not None:
+            from opentelemetry.trace import StatusCode  # noqa: PLC0415 - as in `_tracer`
+
+            # Without words: what the service says may quote what was sent.
+            span.set_status(StatusCode.ERROR)
+
+    def _add_attempt(
+        self, span: Span, error: BaseException | None, wait: float | None = None
+    ) -> None:
+        self._in_attempt = False
+        attributes: Attributes = {"aifaceswap.attempt": self._attempts, **self._ending(error)}
+        if wait is not None:
+            attributes["aifaceswap.retry_in"] = wait
+        span.add_event("aifaceswap.attempt", attributes)
+
+    def _ending(self, error: BaseException | None) -> Attributes:
+        """How an attempt or a call has ended, as far as there is something to say."""
+        known = {
+            "http.response.status_code": self._status,
+            "error.type": None if error is None else type(error).__name__,
+            "aifaceswap.request_id": self._id_in(error),
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
+
+def _open_span(tracer: Tracer, call: Call[Any], url: str) -> AbstractContextManager[Span]:
+    """The span of a call; it is the current one for whatever is done in the call."""
+    from opentelemetry.trace import SpanKind  # noqa: PLC0415 - as in `_tracer`
+
+    method = call.method if call.method in _METHODS else "_OTHER"
+    name = method if method in _METHODS else "HTTP"
+    attributes: Attributes = {"http.request.method": method, "url.full": url, **_server(url)}
+    if method != call.method:
+        attributes["http.request.method_original"] = call.method
+    if call.template is not None:
+        attributes["url.template"] = call.template
+        name = f"{name} {call.template}"
+    if call.purpose == "create":
+        attributes |= _GENERATION
+    return tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+
+
+def _server(url: str) -> Mapping[str, str | int]:
+    parts = urlsplit(url)
+    default = 443 if parts.scheme == "https" else 80
+    return {"server.address": parts.hostname or "", "server.port": parts.port or default}

@@ -1,0 +1,331 @@
+"""Sends calls over HTTP: attempts, retries and streams for downloads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import aiohttp
+import attrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from aifaceswap._api.requests import USER_AGENT, Call
+from aifaceswap._api.responses import RawResponse, read_rate_limit
+from aifaceswap._http.exceptions import RAISED, SEND_ONCE, connection_error, mapped_chunks
+from aifaceswap._http.retry import next_wait
+from aifaceswap._http.sessions import Sessions
+from aifaceswap._http.telemetry import CallObserver, observe
+from aifaceswap.budget import Permit, Purpose, RequestBudget
+from aifaceswap.errors import (
+    AIFaceSwapError,
+    APIConnectionError,
+    APIStatusError,
+    ConcurrencyLimitError,
+    ConfigurationError,
+    RateLimitError,
+)
+from aifaceswap.models import RateLimit
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MAX_BODY = 8 * 1024 * 1024
+_DEFAULT_PAUSE = 1.0  # seconds after a 429 that does not say
+_DAY = 86_400.0
+NEVER = float("inf")
+
+
+@attrs.frozen(kw_only=True)
+class CallOptions:
+    """How patient a call is.
+
+    Attributes:
+        timeout: Seconds for one attempt, once the budget has let it go.
+        deadline: Seconds for the whole call with all its attempts and waits.
+        max_retries: Attempts after the first one.
+        max_wait: Seconds that the whole call may spend waiting for the service's limits.
+    """
+
+    timeout: float = 30.0
+    deadline: float = 120.0
+    max_retries: int = 4
+    max_wait: float = NEVER
+
+
+class Transport:
+    """Sends calls to one base URL with one key, from any number of event loops.
+
+    Args:
+        api_key: The key; it goes to the base URL and nowhere else.
+        base_url: Where the API is, with its version.
+        budget: What lets attempts go; None: nothing holds them back.
+        session: A session of the caller's own, never closed here.
+        proxy: The URL of an HTTP proxy.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        budget: RequestBudget | None,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self.base_url = base_url
+        self._headers = {
+            "Authorization": _Secret(f"Bearer {api_key}"),
+            "Accept": "application/json",
+            "User-Agent": USER_AGENT,
+        }
+        self._budget: RequestBudget = _Unlimited() if budget is None else budget
+        self._injected = session
+        self._proxy = None if proxy is None else _Secret(proxy)
+        self._sessions = Sessions()
+        # What the last answer said of the requests left, for whoever plans requests.
+        self.rate_limit: RateLimit | None = None
+
+    async def send(
+        self,
+        call: Call[T],
+        options: CallOptions,
+        read: Callable[[Call[T], RawResponse, int], R],
+    ) -> R:
+        """Carry out a call: attempts, waits and all.
+
+        Args:
+            call: What to send; each attempt sends the same bytes.
+            options: How patient to be.
+            read: Makes the result or the error of an answer and the number of attempts.
+
+        Returns:
+            What `read` made of the last answer.
+
+        Raises:
+            AIFaceSwapError: How the last attempt ended, with the call's idempotency key.
+        """
+        with observe(call, self.base_url) as observer:
+            try:
+                return await self._send_with_retries(call, options, read, observer)
+            except AIFaceSwapError as error:
+                error.idempotency_key = call.idempotency_key
+                raise
+            except asyncio.CancelledError as error:
+                if call.idempotency_key:
+                    error.add_note(f"cancelled; idempotency key: {call.idempotency_key}")
+                raise
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; the next call opens new ones."""
+        await self._sessions.close_own()
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, headers: Mapping[str, str], timeout: float
+    ) -> AsyncGenerator[Stream]:
+        """Open a URL for download: without the key, without redirects, one attempt.
+
+        Args:
+            url: An absolute URL.
+            headers: What to send besides.
+            timeout: Seconds for the connection and headers, and again for each piece.
+
+        Yields:
+            The answer, its body still to come.
+
+        Raises:
+            APIConnectionError: It could not be reached, or broke off while it was read.
+        """
+        patience = aiohttp.ClientTimeout(
+            total=None, connect=timeout, sock_read=timeout, ceil_threshold=NEVER
+        )
+        session = self._session() or await self._sessions.open()
+        try:
+            response = await session.get(
+                URL(url, encoded=url.isascii()),  # a signed query must stay as it is
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
+                allow_redirects=False,
+                proxy=self._proxy,
+                timeout=patience,
+                middlewares=SEND_ONCE,
+            )
+        except RAISED as error:
+            failure = connection_error(error, timeout)
+        else:
+            async with response:
+                chunks = mapped_chunks(response.content.iter_any(), timeout)
+                yield Stream(response.status, CIMultiDict(response.headers), chunks)
+            return
+        raise failure
+
+    async def _send_with_retries(
+        self,
+        call: Call[T],
+        options: CallOptions,
+        read: Callable[[Call[T], RawResponse, int], R],
+        observer: CallObserver,
+    ) -> R:
+        """The attempts of a call, and the waits between them."""
+        clock = asyncio.get_running_loop().time
+        now = clock()
+        ends = now + options.deadline
+        max_wait = options.max_wait
+        attempts = 0
+        while True:
+            asked = now
+            try:
+                wanted = min(ends - asked, max_wait)
+                permit = await self._budget.acquire(call.purpose, max_wait=wanted)
+            except APIStatusError as error:
+                error.attempts = attempts
+                raise
+            now = clock()
+            max_wait = max(0.0, max_wait - (now - asked))
+            attempts += 1
+            observer.sending()
+            try:
+                answer = await self._attempt(call, permit, min(options.timeout, ends - now))
+                observer.answered(answer)
+                return read(call, answer, attempts)
+            except AIFaceSwapError as error:
+                self._note(error, attempts)
+                limited = isinstance(error, RateLimitError)
+                time_left = min(ends - clock(), max_wait if limited else NEVER)
+                wait = next_wait(attempts, error, time_left, max_retries=options.max_retries)
+                if wait is None:
+                    raise
+                observer.retrying(error, wait)
+            await asyncio.sleep(wait)
+            now = clock()
+            if limited:
+                max_wait -= wait
+
+    async def _attempt(self, call: Call[Any], permit: Permit, timeout: float) -> RawResponse:
+        """One exchange, which the budget has let go."""
+        rate_limit = None
+        try:
+            answer = await self._exchange(call, timeout)
+            rate_limit = read_rate_limit(answer.headers)
+        except APIConnectionError as error:
+            if not error.sent:
+                permit.cancel()
+            raise
+        finally:
+            permit.settle(rate_limit)
+        self.rate_limit = rate_limit or self.rate_limit
+        return answer
+
+    async def _exchange(self, call: Call[Any], timeout: float) -> RawResponse:
+        session = self._session() or await self._sessions.open()
+        headers: dict[str, str] = {**self._headers, **call.headers}
+        if call.idempotency_key is not None:
+            headers["Idempotency-Key"] = call.idempotency_key
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                session.request(
+                    call.method,
+                    URL(self.base_url + call.path, encoded=True),
+                    data=None if call.body is None else aiohttp.BytesPayload(call.body),
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    middlewares=None if call.method == "POST" else SEND_ONCE,
+                ) as response,
+            ):
+                body, whole = await _read(response)
+                return RawResponse(response.status, CIMultiDict(response.headers), body, whole)
+        except RAISED as error:
+            failure = connection_error(error, timeout)
+        # Outside the except: aiohttp's errors hold the request's headers, and the key.
+        raise failure
+
+    def _note(self, error: AIFaceSwapError, attempts: int) -> None:
+        if isinstance(error, APIConnectionError):
+            error.attempts = attempts
+        if isinstance(error, RateLimitError):
+            self._penalize(error)
+
+    def _penalize(self, error: RateLimitError) -> None:
+        """A 429 holds back every call of the client, not the one that met it alone."""
+        seconds = min(_DEFAULT_PAUSE if error.retry_after is None else error.retry_after, _DAY)
+        # Polls must go on where it is swaps that have to end.
+        creations_only = isinstance(error, ConcurrencyLimitError)
+        self._budget.penalize(
+            seconds,
+            purpose="create" if creations_only else None,
+            code=error.code or "rate_limited",
+        )
+
+    def _session(self) -> aiohttp.ClientSession | None:
+        if self._injected is None:
+            return self._sessions.current()
+        if self._injected.closed:
+            text = "session: the given aiohttp session is closed"
+            raise ConfigurationError(text, field="session")
+        return self._injected
+
+
+@attrs.frozen
+class Stream:
+    """An answer whose body is still to come.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers; names in any case.
+        chunks: The body in pieces.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
+class _Secret(str):
+    """Text that no traceback, log line or debugger shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class _Free:
+    """A permit that holds nothing back."""
+
+    def settle(self, rate_limit: RateLimit | None = None) -> None:
+        """Nothing to count."""
+
+    def cancel(self) -> None:
+        """Nothing to give back."""
+
+
+class _Unlimited:
+    """The budget of a client without one."""
+
+    _permit = _Free()
+
+    async def acquire(self, purpose: Purpose = "read", *, max_wait: float | None = None) -> _Free:
+        return self._permit
+
+    def penalize(
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+    ) -> None:
+        """Each call obeys its own 429."""
+
+
+async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """The body up to the cap, decompressed, and whether that is all of it."""
+    chunks: list[bytes] = []
+    size = 0
+    while not response.content.at_eof():
+        chunk = await response.content.readany()
+        size += len(chunk)
+        if size > MAX_BODY:
+            response.close()
+            return b"".join(chunks), False
+        chunks.append(chunk)
+    return b"".join(chunks), True

@@ -1,0 +1,145 @@
+"""What a bulk run will take, before anything is paid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import attrs
+
+from aifaceswap.bulk._journal import Journal, State
+from aifaceswap.cli import jobs, rendering
+from aifaceswap.cli.bulk.display import PER_DAY, PER_MINUTE
+from aifaceswap.cli.bulk.rows import open_rows
+from aifaceswap.cli.bulk.run import Order
+from aifaceswap.cli.context import Session
+from aifaceswap.cli.failures import span
+from aifaceswap.cli.rendering import note
+from aifaceswap.errors import InvalidRequestError
+
+_SLOTS = 10
+_DAY = 86_400
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a run will take by the documented limits.
+
+    Attributes:
+        rows: How many swaps there are to be made.
+        per_minute: How many of them will end in a minute.
+        seconds: How long it will take.
+        requests: How many requests will be made.
+    """
+
+    rows: int
+    per_minute: float
+    seconds: float
+    requests: int
+
+    @classmethod
+    def of(cls, rows: int, *, job: float, concurrency: int) -> Plan:
+        """Reckon.
+
+        Args:
+            rows: How many swaps there are to be made.
+            job: Seconds that a swap takes.
+            concurrency: How many may be unfinished at once.
+        """
+        slots = min(concurrency, _SLOTS)
+        # One request of each pause goes to the poll, and an end is seen half a pause late.
+        paces = (
+            (min(PER_MINUTE - 60 / pause, slots * 60 / (job + pause / 2)), pause)
+            for pause in range(2, 61)
+        )
+        per_minute, pause = max(paces)
+        minutes = rows / per_minute
+        requests = rows + math.ceil(minutes * 60 / pause) if rows else 0
+        # What one day does not allow is done after the next midnight.
+        days_waited = max(0, requests - 1) // PER_DAY
+        seconds = max(minutes * 60, days_waited * _DAY) + (job if rows else 0)
+        return cls(rows=rows, per_minute=per_minute, seconds=seconds, requests=requests)
+
+
+def dry_run(session: Session, order: Order, job: float) -> None:
+    """Check every row, ask for the credits, and tell what the run will take.
+
+    Args:
+        session: The command.
+        order: The run.
+        job: Seconds that a swap is assumed to take.
+
+    Raises:
+        InvalidRequestError: Rows are wrong; all of them have been named.
+        JournalError: There is a journal that cannot be used.
+    """
+    rows = _check(order)
+    jobs.start(lambda: _tell(session, order, rows, job))
+
+
+def _check(order: Order) -> int:
+    number = wrong = 0
+    with open_rows(order.rows) as rows:
+        for row in rows:
+            number += 1
+            if row.error is not None:
+                wrong += 1
+                note(rendering.printable(row.error.message))
+    if wrong:
+        raise InvalidRequestError(f"{wrong:,} of {number:,} rows are wrong")
+    return number
+
+
+async def _tell(session: Session, order: Order, rows: int, job: float) -> None:
+    ended = await _count_ended(session, order)
+    plan = Plan.of(max(0, rows - ended), job=job, concurrency=order.concurrency)
+    async with jobs.connect(session) as client:
+        have = (await client.me()).credits.total
+    if session.is_for_people:
+        rendering.show_fields(_fields(plan, rows, have, job))
+        note(f"Nothing was created. Next: {session.typed()}".replace(" --dry-run", ""))
+        return
+    rendering.write_json(
+        {
+            "rows": rows,
+            "rows_left": plan.rows,
+            "seconds": round(plan.seconds),
+            "credits_needed": plan.rows,
+            "credits": have,
+            "credits_suffice": have >= plan.rows,
+            "requests_needed": plan.requests,
+            "requests_per_day": PER_DAY,
+            "day_suffices": plan.requests <= PER_DAY,
+            "assumed": {"seconds_per_swap": job, "credits_per_row": 1},
+        }
+    )
+
+
+async def _count_ended(session: Session, order: Order) -> int:
+    """How many rows an earlier run has done."""
+    given = order.journal is not None or order.rows is not None
+    path = order.find_journal(session) if given else None
+    if path is None or not path.exists():
+        return 0
+    journal = await Journal.open(path)
+    try:
+        counts = await journal.counts()
+    finally:
+        await journal.close()
+    failed = 0 if order.retry_failed else counts.get(State.FAILED, 0)
+    return counts.get(State.DONE, 0) + failed
+
+
+def _fields(plan: Plan, rows: int, have: float, job: float) -> Iterator[tuple[str, str]]:
+    left = "" if plan.rows == rows else f", of which {plan.rows:,} are left"
+    yield "Rows", f"{rows:,}, all right{left}"
+    yield "Time", f"about {span(plan.seconds)} at {plan.per_minute:.0f} swaps a minute"
+    enough = "enough" if have >= plan.rows else f"{plan.rows - have:,.10g} too few"
+    yield "Credits", f"{plan.rows:,} of {have:,.10g}: {enough}"
+    days = math.ceil(plan.requests / PER_DAY)
+    fits = "enough" if days <= 1 else f"it takes {days} UTC days"
+    yield "Requests", f"about {plan.requests:,} of {PER_DAY:,} a day: {fits}"
+    yield "Assumed", f"{job:g} s for a swap (--assume-seconds)"
+    yield "", "1 credit for a row: the price is not documented"
+    yield "", "nothing else uses the key, today's requests so far included"
+    yield "Limits", f"{PER_MINUTE} requests a minute, {_SLOTS} unfinished swaps"

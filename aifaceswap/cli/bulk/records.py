@@ -1,0 +1,166 @@
+"""What the journal of a bulk run holds, for people and for programs."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from aifaceswap._api import codec
+from aifaceswap.bulk import Outcome
+from aifaceswap.bulk._journal import Journal, Record, State
+from aifaceswap.cli import jobs, rendering
+from aifaceswap.cli.context import Session
+from aifaceswap.cli.rendering import note
+from aifaceswap.errors import AIFaceSwapError, JournalError
+
+_STATES = {
+    State.DONE: "done",
+    State.FAILED: "failed",
+    State.UNPAID: "unpaid",
+    State.ENDED: "not downloaded",
+    State.CREATED: "in flight",
+    State.MEANT: "unanswered",
+}
+_HAVE_OUTCOME = {State.DONE, State.FAILED, State.UNPAID}
+
+
+def outcome_fields(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON says it; its swap has the API's own form.
+
+    Args:
+        outcome: What became of a row.
+
+    Returns:
+        Plain JSON data.
+    """
+    return {
+        "row": outcome.row,
+        "idempotency_key": outcome.idempotency_key,
+        "swap": None if outcome.swap is None else codec.unstructure(outcome.swap),
+        "error": None if outcome.error is None else _error_fields(outcome.error),
+        "path": None if outcome.path is None else str(outcome.path),
+        "attempts": outcome.attempts,
+        "seconds": round(outcome.seconds, 3),
+    }
+
+
+def status(session: Session, path: Path) -> None:
+    """Show how many rows have come how far.
+
+    Args:
+        session: The command.
+        path: The journal.
+
+    Raises:
+        JournalError: It cannot be used.
+    """
+    jobs.start(lambda: _status(session, path))
+
+
+def export(path: Path, form: str) -> None:
+    """Write the outcomes to stdout.
+
+    Args:
+        path: The journal.
+        form: ``csv`` or ``jsonl``.
+
+    Raises:
+        JournalError: It cannot be used.
+    """
+    jobs.start(lambda: _export(path, _write_cells() if form == "csv" else rendering.write_json))
+
+
+async def _status(session: Session, path: Path) -> None:
+    journal = await Journal.open(path)
+    try:
+        counts = await journal.counts()
+    finally:
+        await journal.close()
+    named = {name: counts.get(state, 0) for state, name in _STATES.items()}
+    if session.is_for_people:
+        shown = {"Rows": sum(named.values()), **named}
+        counted = ((name.capitalize(), f"{value:,}") for name, value in shown.items())
+        rendering.show_fields([("Journal", str(path)), *counted])
+    else:
+        fields = {name.replace(" ", "_"): value for name, value in named.items()}
+        rendering.write_json({"journal": str(path), "rows": sum(named.values()), **fields})
+    if sum(named.values()) > named["done"] + named["failed"]:
+        note("The run has not ended. Next: the command that began it, with this journal")
+    elif named["failed"]:
+        note("Next, to do the failed rows again: the same command with --retry-failed")
+
+
+async def _export(path: Path, write: Callable[[dict[str, Any]], object]) -> None:
+    left = 0
+    async with aclosing(_records(path)) as records:
+        async for record in records:
+            if record.state not in _STATES:
+                raise JournalError(f"{path} is damaged: row {record.row} is in no known state")
+            if record.state in _HAVE_OUTCOME:
+                write(outcome_fields(_outcome(record)))
+            else:
+                left += 1
+    if left:
+        note(f"{left:,} rows of the journal have no outcome yet.")
+
+
+async def _records(path: Path) -> AsyncGenerator[Record]:
+    journal = await Journal.open(path)
+    try:
+        after = -1
+        while records := await journal.read(after):
+            for record in records:
+                yield record
+            after = records[-1].row
+    finally:
+        await journal.close()
+
+
+def _outcome(record: Record) -> Outcome:
+    return Outcome(
+        row=record.row,
+        idempotency_key=record.key,
+        swap=record.swap,
+        error=record.error,
+        path=None if record.path is None else Path(os.fsdecode(record.path)),
+        attempts=record.attempts,
+        seconds=record.seconds,
+    )
+
+
+def _error_fields(error: AIFaceSwapError) -> dict[str, Any]:
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "code": getattr(error, "code", None),
+        "request_id": getattr(error, "request_id", None),
+    }
+
+
+def _write_cells() -> Callable[[dict[str, Any]], object]:
+    """Write the head of a CSV file; what writes one line of it."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    swap_fields = ("id", "status", "type", "credit_cost", "created_at", "result_url")
+    error_fields = ("type", "message", "code", "request_id")
+    own_fields = ("row", "idempotency_key", "path", "attempts", "seconds")
+    swap_names = (f"swap_{name}" for name in (*swap_fields, "metadata"))
+    writer.writerow([*own_fields, *swap_names, *(f"error_{name}" for name in error_fields)])
+
+    def write(fields: dict[str, Any]) -> None:
+        swap: dict[str, Any] = fields["swap"] or {}
+        error: dict[str, Any] = fields["error"] or {}
+        metadata = swap.get("metadata")
+        cells: list[Any] = [
+            *(fields[name] for name in own_fields),
+            *(swap.get(name) for name in swap_fields),
+            metadata and codec.dumps(metadata).decode(),
+            *(error.get(name) for name in error_fields),
+        ]
+        writer.writerow(cells)
+
+    return write

@@ -1,0 +1,271 @@
+"""The rows of a bulk run, read one by one from CSV or JSON lines.
+
+A row that is wrong is a row with an error, so that the others can go on; a header that is
+wrong is raised, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import re
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from threading import Thread
+from typing import Any, TextIO, TypeVar, cast
+
+import attrs
+
+from aifaceswap.errors import InvalidRequestError
+from aifaceswap.models import SwapRequest
+
+T = TypeVar("T")
+
+COLUMNS = tuple(field.name for field in attrs.fields(SwapRequest))
+_NEEDED = ("source_url", "target_url")
+_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_WHOLE = re.compile("[0-9]{1,9}")
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@attrs.frozen
+class Row:
+    """One row of the input.
+
+    Attributes:
+        number: Its number, from 0; blank lines are no rows.
+        line: The line at which it begins, from 1.
+        request: The swap to be created; None if the row is wrong.
+        error: What is wrong with it, with line and column; None if it is right.
+    """
+
+    number: int
+    line: int
+    request: SwapRequest | None = None
+    error: InvalidRequestError | None = None
+
+
+# What a line says: the fields of a swap, or what is wrong with it.
+_Record = tuple[int, Mapping[str, Any] | InvalidRequestError]
+
+
+@contextmanager
+def open_rows(path: Path | None) -> Generator[Iterator[Row]]:
+    """Open the input and read its header.
+
+    Args:
+        path: The file; None: stdin.
+
+    Yields:
+        The rows, each read when it is asked for.
+
+    Raises:
+        InvalidRequestError: The input is empty, or its header is wrong.
+        OSError: It cannot be read.
+    """
+    if path is None:
+        # Never closed: that would wait for a thread that still waits for its next line.
+        yield _rows(_records(_open(path), path))
+        return
+    with _open(path) as lines:
+        yield _rows(_records(lines, path))
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a file has.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidRequestError: The input is empty, or its header is wrong.
+        OSError: It cannot be read.
+    """
+    with _open(path) as lines:
+        return sum(1 for _ in _records(lines, path))
+
+
+async def in_threads(items: Iterator[T]) -> AsyncGenerator[T]:
+    """Take items off the event loop, from an iterator that may block for ever.
+
+    Args:
+        items: What is to be read, e.g. from a pipe.
+
+    Yields:
+        Each item.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        future: asyncio.Future[list[T]] = loop.create_future()
+        # A daemon: nothing waits at the end for a pipe that says no more.
+        Thread(target=_take, args=(items, future), daemon=True).start()
+        taken = await future
+        if not taken:
+            return
+        yield taken[0]
+
+
+def _take(items: Iterator[T], future: asyncio.Future[list[T]]) -> None:
+    try:
+        settle = partial(_settle, future, future.set_result, list(islice(items, 1)))
+    except Exception as error:  # raised where the item is awaited
+        settle = partial(_settle, future, future.set_exception, error)
+    with suppress(RuntimeError):  # the loop has been closed meanwhile
+        future.get_loop().call_soon_threadsafe(settle)
+
+
+def _settle(future: asyncio.Future[Any], settle: Callable[[Any], object], value: object) -> None:
+    if not future.done():
+        settle(value)
+
+
+def _open(path: Path | None) -> TextIO:
+    # What is no UTF-8 gets through, to be an error of its row. File 0 is opened anew: a
+    # thread that is blocked in `sys.stdin` would make the interpreter abort at its end.
+    return open(
+        0 if path is None else path,
+        encoding="utf-8-sig",
+        errors="surrogateescape",
+        newline="",
+        closefd=path is not None,
+    )
+
+
+def _records(lines: Iterator[str], path: Path | None) -> Iterator[_Record]:
+    name = "stdin" if path is None else str(path)
+    blank = 0
+    for line in lines:
+        if line.strip():
+            break
+        blank += 1
+    else:
+        raise InvalidRequestError(f"{name}: there are no rows in it", field="rows")
+    sniffed = "jsonl" if line.lstrip().startswith("{") else "csv"
+    form = sniffed if path is None else _FORMATS.get(path.suffix.lower(), sniffed)
+    lines = chain([line], lines)
+    if form == "jsonl":
+        return _json_records(lines, blank)
+    return _csv_records(lines, blank, f"{name}, line {blank + 1}")
+
+
+def _header(reader: Iterator[list[str]], where: str) -> list[str]:
+    try:
+        columns = [column.strip() for column in next(reader)]
+    except csv.Error as error:
+        raise InvalidRequestError(f"{where}: {error}", field="rows") from None
+    unknown = [column for column in columns if column not in COLUMNS]
+    twice = sorted({column for column in columns if columns.count(column) > 1} - {*unknown})
+    missing = [column for column in _NEEDED if column not in columns]
+    faults = (("unknown", unknown), ("repeated", twice), ("missing", missing))
+    said = [f"{kind}: {', '.join(map(repr, found))}" for kind, found in faults if found]
+    if said:
+        text = f"{where}: wrong columns ({'; '.join(said)}); there are {', '.join(COLUMNS)}"
+        raise InvalidRequestError(text, field="rows")
+    return columns
+
+
+def _csv_records(lines: Iterator[str], blank: int, where: str) -> Iterator[_Record]:
+    reader = csv.reader(lines, strict=True)
+    columns = _header(reader, where)
+
+    def records() -> Iterator[_Record]:
+        while True:
+            line = blank + reader.line_num + 1
+            try:
+                cells = [cell.strip() for cell in next(reader)]
+                if any(cells):
+                    yield line, _read_cells(columns, cells)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield line, InvalidRequestError(f"is no CSV: {error}")
+            except InvalidRequestError as error:
+                yield line, error
+
+    return records()
+
+
+def _json_records(lines: Iterable[str], blank: int) -> Iterator[_Record]:
+    for line, text in enumerate(lines, blank + 1):
+        try:
+            if text.strip():
+                yield line, _read_object(text.rstrip())
+        except InvalidRequestError as error:
+            yield line, error
+
+
+def _rows(records: Iterable[_Record]) -> Iterator[Row]:
+    for number, (line, record) in enumerate(records):
+        try:
+            if isinstance(record, InvalidRequestError):
+                raise record
+            yield Row(number, line, SwapRequest(**record))
+        except InvalidRequestError as error:
+            comma = "," if error.field else ":"
+            text = f"line {line}{comma} {error.message}"
+            fault = InvalidRequestError(text, field=error.field, value=error.value)
+            yield Row(number, line, error=fault)
+
+
+def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
+    if any(cells[len(columns) :]):
+        text = f"has {len(cells)} cells, but there are {len(columns)} columns"
+        raise InvalidRequestError(text)
+    given = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
+    return _complete({name: _read_cell(name, cell) for name, cell in given.items()})
+
+
+def _read_cell(column: str, cell: str) -> Any:
+    _check_encoding(column, cell)
+    if column == "target_face_index":
+        if not _WHOLE.fullmatch(cell):
+            raise InvalidRequestError.for_field(column, cell, "is not a whole number from 0 up")
+        return int(cell)
+    if column == "enable_face_enhancer":
+        if cell.lower() not in _TRUTHS:
+            raise InvalidRequestError.for_field(column, cell, "is neither true nor false")
+        return _TRUTHS[cell.lower()]
+    return _read_json(column, cell) if column == "metadata" else cell
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    _check_encoding("", text)
+    fields = _read_json("", text)
+    unknown = [name for name in fields if name not in COLUMNS]
+    if unknown:
+        text = f"unknown fields: {', '.join(map(repr, unknown))}; there are {', '.join(COLUMNS)}"
+        raise InvalidRequestError(text)
+    return _complete({name: value for name, value in fields.items() if value is not None})
+
+
+def _read_json(field: str, text: str) -> dict[str, Any]:
+    colon = f"{field}: " if field else ""
+    try:
+        read: object = json.loads(text)
+    except json.JSONDecodeError as error:
+        fault = f"{colon}is no JSON: {error.msg} at character {error.colno}"
+        raise InvalidRequestError(fault, field=field) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{colon}is no JSON: {error}", field=field) from None
+    if not isinstance(read, dict):
+        raise InvalidRequestError(f"{colon}is no JSON object", field=field)
+    return cast("dict[str, Any]", read)
+
+
+def _complete(fields: dict[str, Any]) -> dict[str, Any]:
+    for name in _NEEDED:
+        if name not in fields:
+            raise InvalidRequestError(f"{name}: is missing", field=name)
+    return fields
+
+
+def _check_encoding(field: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        fault = f"{field}: is not UTF-8" if field else "is not UTF-8"
+        raise InvalidRequestError(fault, field=field) from None

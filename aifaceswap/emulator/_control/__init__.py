@@ -1,0 +1,1 @@
+"""The emulator's control API under `/_emulator/` and its web page."""

@@ -1,0 +1,1 @@
+"""The sockets of the emulator: its HTTP server and its webhook deliveries."""

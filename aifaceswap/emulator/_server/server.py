@@ -1,0 +1,248 @@
+"""The thin shell around the API: aiohttp's low-level server on a loopback socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, cast
+
+import attrs
+from aiohttp import web
+
+from aifaceswap.emulator._control.api import PREFIX as CONTROL
+from aifaceswap.emulator._control.page import PATH as PAGE
+from aifaceswap.emulator._server.broken_responses import BrokenAnswer, Silence
+from aifaceswap.emulator._service.errors import Problem
+from aifaceswap.emulator._service.messages import Answer, Request
+from aifaceswap.emulator.clock import http_date
+from aifaceswap.emulator.faults import Latency, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp import StreamReader
+
+    from aifaceswap.emulator._service.api import Api
+    from aifaceswap.emulator.clock import Clock
+    from aifaceswap.emulator.faults import RequestAction
+
+#: Seconds of the event loop that a client has for sending a body.
+BODY_TIMEOUT: Final = 30.0
+
+#: Seconds of the event loop that a connection may be idle, or may take for a request's head.
+IDLE_TIMEOUT: Final = 75.0
+
+#: The largest body that is read, in bytes: what aiohttp reads unless told otherwise.
+LARGEST_BODY: Final = 1024 * 1024
+
+#: The largest state that is loaded, in bytes.
+LARGEST_STATE: Final = 256 * 1024 * 1024
+
+_SHUTDOWN = 0.2
+_TURNS = 3
+_STATE = f"{CONTROL}state"
+_TOO_LARGE = Problem(413, "payload_too_large", "The body is too large.")
+_TOO_SLOW = Problem(408, "request_timeout", "The body did not arrive in time.")
+_CUT = Problem(400, "validation_error", "The body could not be read.")
+_NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1 as it should be.")
+_OURS = Problem(500, "internal_error", "The emulator failed: please report it.")
+
+
+class _Connection(web.RequestHandler):
+    """Answers in the API's own form where aiohttp would answer by itself.
+
+    Attributes:
+        doomed: Whether it is closed when the next request has come.
+    """
+
+    __slots__ = ("_gate", "_lost", "doomed")
+
+    def __init__(self, manager: _Manager, gate: Gate) -> None:
+        super().__init__(
+            manager,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]
+            # The API sees the bytes as sent: no silent un-gzipping, no bombs.
+            auto_decompress=False,
+            keepalive_timeout=IDLE_TIMEOUT,
+        )
+        self._gate = gate
+        self._lost = asyncio.Event()
+        self.doomed = False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of a request that is held."""
+        super().connection_lost(exc)
+        self._lost.set()
+
+    async def hold(self, seconds: float | None = None) -> None:
+        """Wait so long, or until the connection has gone."""
+        self._gate.held.add(self)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._lost.wait()
+        finally:
+            self._gate.held.discard(self)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer where the request cannot be parsed, or the emulator is broken."""
+        ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if ours:
+            self.log_exception("The emulator failed", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("an answer was under way")
+        flaw = _OURS if ours else _NOT_HTTP
+        response = to_response(self._gate.answer(Request("", "", "", {}, flaw=flaw)))
+        response.force_close()
+        return response
+
+
+class _Manager(web.Server):
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate.handle)
+        self._gate = gate
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self._gate)
+
+
+@attrs.define(eq=False)
+class Gate:
+    """Turns aiohttp's requests into ours, and our answers into aiohttp's."""
+
+    api: Api
+    clock: Clock
+    control: Callable[[Request], Awaitable[Answer]] | None = attrs.field(init=False, default=None)
+    held: set[_Connection] = attrs.field(factory=set[_Connection], init=False)
+
+    def answer(self, request: Request, api: Api | None = None) -> Answer:
+        """Answer one request now."""
+        now = self.clock.now()
+        answer = (api or self.api).answer(request, now)
+        return Answer(answer.status, (*answer.headers, ("Date", http_date(now))), answer.body)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What aiohttp calls for each request."""
+        # A reset puts another one in its place: what is on its way has no effect on that.
+        api = self.api
+        path = request.rel_url.raw_path
+        if cast("_Connection", request.protocol).doomed:
+            return Silence()
+        own = path == PAGE or (path + "/").startswith(CONTROL)
+        if self.control is not None and own:
+            return to_response(await self.control(await _receive(request, path)))
+        action = api.find_fault(request.method, path) if api.faults.requests else None
+        received = await _receive(request, path, action)
+        answer = self.answer(received, api)
+        if action is None:
+            return to_response(answer)
+        return await self._break(request, answer, action)
+
+    async def _break(
+        self, request: web.BaseRequest, answer: Answer, action: RequestAction
+    ) -> web.StreamResponse:
+        if isinstance(action, Latency):
+            await cast("_Connection", request.protocol).hold(action.seconds)
+        if isinstance(action, Latency | Status):
+            return to_response(answer)
+        return BrokenAnswer(action, answer)
+
+    def let_go(self) -> None:
+        """Cut off the requests that are held; to be called in the loop."""
+        for transport in filter(None, [connection.transport for connection in self.held]):
+            transport.abort()
+
+
+async def _receive(
+    request: web.BaseRequest, path: str, fault: RequestAction | None = None
+) -> Request:
+    if "Expect" in request.headers:
+        await _send_continue(request)
+    body, flaw = await _read(request, LARGEST_STATE if path == _STATE else LARGEST_BODY)
+    query = request.rel_url.raw_query_string
+    return Request(request.method, path, query, request.headers, body, flaw, fault)
+
+
+async def _send_continue(request: web.BaseRequest) -> None:
+    if request.headers["Expect"].lower() == "100-continue" and request.version >= (1, 1):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _read(request: web.BaseRequest, most: int) -> tuple[bytes, Problem | None]:
+    if (request.content_length or 0) > most:
+        return b"", _TOO_LARGE
+    try:
+        if request.content.is_eof():
+            return request.content.read_nowait(), None
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await _read_slowly(request.content, most)
+    except TimeoutError:
+        return b"", _TOO_SLOW
+    except Exception:
+        # Whatever the parser found wrong with the body, or the client has gone.
+        return b"", _CUT
+
+
+async def _read_slowly(content: StreamReader, most: int) -> tuple[bytes, Problem | None]:
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > most:
+            return b"", _TOO_LARGE
+    return bytes(body), None
+
+
+def to_response(answer: Answer) -> web.Response:
+    """The answer as aiohttp sends it."""
+    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+
+@attrs.define(eq=False)
+class Server:
+    """The listening socket and what is connected to it."""
+
+    gate: Gate
+    host: str
+    port: int
+    _manager: _Manager = attrs.field(init=False)
+    _runner: web.ServerRunner = attrs.field(init=False)
+
+    async def start(self) -> int:
+        """Listen.
+
+        Returns:
+            The port: the one that was asked for, or a free one for 0.
+        """
+        self._manager = _Manager(self.gate)
+        self._runner = web.ServerRunner(self._manager, shutdown_timeout=_SHUTDOWN)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port)
+        try:
+            await site.start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close every connection, those with a request in flight too."""
+        self.gate.let_go()
+        # A socket that was accepted just now is a connection only some turns later. Once the
+        # server is closed asyncio would not make it one, and forget to close it.
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        transports = [connection.transport for connection in self._manager.connections]
+        await self._runner.cleanup()
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        # Their sockets are closed in the loop's next turn.
+        await asyncio.sleep(0)

@@ -1,0 +1,1 @@
+"""The behaviour of the emulated API: state, rules and results. No I/O."""

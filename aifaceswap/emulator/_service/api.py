@@ -1,0 +1,240 @@
+"""The API as a function from a request and the time to an answer. No IO."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn
+
+import attrs
+
+from aifaceswap.emulator import limits
+from aifaceswap.emulator._service import description, ids
+from aifaceswap.emulator._service.errors import (
+    Problem,
+    Refused,
+    invalid,
+    method_not_allowed,
+    not_found,
+)
+from aifaceswap.emulator._service.messages import Answer, Request
+from aifaceswap.emulator._service.results import PREFIX as LINKS
+from aifaceswap.emulator._service.schema import read_json, read_limit, read_query, read_swap
+from aifaceswap.emulator.clock import iso
+from aifaceswap.emulator.faults import CODES, Reset, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, TypeAlias
+
+    from aifaceswap.emulator._service.delivery_queue import Outbox
+    from aifaceswap.emulator._service.fault_injector import Injector
+    from aifaceswap.emulator._service.records import Entry
+    from aifaceswap.emulator._service.results import Results
+    from aifaceswap.emulator._service.state import Account, State, Swap
+    from aifaceswap.emulator.faults import RequestAction
+
+    Reply: TypeAlias = tuple[int, dict[str, object]]
+    Handler: TypeAlias = Callable[[Account, Request, float], Reply]
+
+PREFIX: Final = "/api/v1"
+
+#: How many of the latest requests are kept for inspection.
+KEPT: Final = 10_000
+
+_LONGEST_KEY = 255
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_JSON = ("Content-Type", "application/json")
+_NOT_JSON = Problem(415, "unsupported_media_type", "Content-Type must be application/json.")
+_NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1.")
+_NOTHING = Answer(0, (), b"")
+_UNDONE = Reset(commit=False)
+_ENCODED = Problem(415, "unsupported_media_type", "Content-Encoding is not supported.")
+
+
+@attrs.define(eq=False)
+class Api:
+    """Answers requests; keeps the latest for inspection."""
+
+    state: State
+    results: Results
+    outbox: Outbox
+    faults: Injector
+    lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    log: deque[Entry] = attrs.field(init=False)
+    served: int = attrs.field(default=0, init=False)
+    _fixed: dict[str, dict[str, Handler]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.log = deque(maxlen=KEPT)
+        self._fixed = {
+            "/swaps": {"GET": self._list, "POST": self._create},
+            "/me": {"GET": self._me},
+        }
+
+    def answer(self, request: Request, now: float) -> Answer:
+        """Answer one request: the only way in and out."""
+        with self.lock:
+            request_id = ids.make_id(self.state.seed, "req", self.served)
+            self.served += 1
+            undone = request.fault is not None and request.fault == _UNDONE
+            answer = _NOTHING if undone else self._dispatch(request, now, request_id)
+            self.log.append((now, request, answer.status, answer.code, request_id))
+        return answer
+
+    def find_fault(self, method: str, path: str) -> RequestAction | None:
+        """What strikes this request, if anything does."""
+        with self.lock:
+            return self.faults.strike_request(method, path.removeprefix(PREFIX))
+
+    def _dispatch(self, request: Request, now: float, request_id: str) -> Answer:
+        account = None
+        try:
+            if isinstance(request.fault, Status):
+                account = self.state.find_account(request.headers.get("Authorization"))
+                _refuse(request.fault)
+            if request.path.startswith(LINKS):
+                return self.results.answer(request, now)
+            if request.path == description.PATH:
+                return description.answer(request, PREFIX)
+            account = self._authenticate(request)
+            account.meter.admit(now)
+            status, value = self._route(request)(account, request, now)
+            headers: tuple[tuple[str, str], ...] = ()
+            code = None
+        except Refused as refused:
+            status, headers = refused.problem.status, refused.problem.headers
+            code = refused.problem.code
+            value = describe(refused.problem, request_id)
+        common = (_JSON, ("x-request-id", request_id), *self._limit_headers(account, now))
+        return Answer(status, common + headers, _encode(value).encode(), code)
+
+    def _authenticate(self, request: Request) -> Account:
+        if not request.method:
+            raise Refused(request.flaw or _NOT_HTTP)
+        if not request.path.startswith(PREFIX + "/"):
+            raise not_found()
+        return self.state.authenticate(request.headers.get("Authorization"))
+
+    def _limit_headers(self, account: Account | None, now: float) -> tuple[tuple[str, str], ...]:
+        meter = account.meter if account else limits.Meter(self.state.limits)
+        return (
+            ("x-ratelimit-limit", str(meter.limit)),
+            ("x-ratelimit-remaining", str(meter.remaining())),
+            ("x-ratelimit-reset", str(math.ceil(meter.reset(now)))),
+        )
+
+    def _route(self, request: Request) -> Handler:
+        resource = request.path[len(PREFIX) :]
+        handlers = self._fixed.get(resource)
+        if handlers is None:
+            head, _, swap_id = resource.rpartition("/")
+            if head != "/swaps" or not swap_id:
+                raise not_found()
+            handlers = {"GET": self._get}
+        if request.method not in handlers:
+            raise method_not_allowed(request.method, list(handlers))
+        return handlers[request.method]
+
+    def _me(self, account: Account, _: Request, now: float) -> Reply:
+        self.state.settle(now)
+        meter, total = account.meter, tidy(self.state.credits)
+        return 200, {
+            "user_id": f"usr_{ids.digest(self.state.seed, 'user').hex()}",
+            "email_verified": True,
+            "subscription_tier": "free",
+            "credits": {"permanent": total, "monthly": 0, "subscription": 0, "total": total},
+            "rate_limit": {
+                "limit": meter.limit,
+                "window_seconds": tidy(self.state.limits.window),
+                "remaining": meter.remaining(),
+            },
+        }
+
+    def _list(self, account: Account, request: Request, now: float) -> Reply:
+        query = read_query(request.query, "limit", "cursor")
+        origin = self.results.find_origin(request)
+        page, following = self.state.page(account, read_limit(query), query.get("cursor"))
+        return 200, {
+            "data": [self.view(swap, now, origin) for swap in page],
+            "next_cursor": following,
+        }
+
+    def _get(self, account: Account, request: Request, now: float) -> Reply:
+        swap = self.state.get(account, request.path.rpartition("/")[2])
+        return 200, self.view(swap, now, self.results.find_origin(request))
+
+    def _create(self, account: Account, request: Request, now: float) -> Reply:
+        _check_json(request)
+        params, key = read_swap(read_json(request.body)), _read_key(request)
+        swap, new = self.state.create(account, params, key, now)
+        if not new:
+            return 200, self.view(swap, now, self.results.find_origin(request))
+        if params.webhook_url is not None:
+            swap.origin = self.results.find_origin(request)
+            self.outbox.add(swap)
+        return 201, self.view(swap, now, fresh=True)
+
+    def view(
+        self, swap: Swap, now: float, origin: str | None = None, *, fresh: bool = False
+    ) -> dict[str, object]:
+        """The swap object of the API at `now`; a fresh one is queued, however quick it is."""
+        status = "queued" if fresh else swap.status(now)
+        value: dict[str, object] = {
+            "id": swap.id,
+            "type": swap.params.type,
+            "status": status,
+            "credit_cost": swap.cost,
+            "progress": 0 if fresh else swap.progress(now),
+            "created_at": iso(swap.created),
+            "result_url": self.results.link(swap, now, origin) if status == "done" else None,
+            "error": swap.life.error if status == "failed" else None,
+            "metadata": swap.params.metadata,
+            "webhook_url": swap.params.webhook_url,
+        }
+        if swap.life.extra:
+            value |= swap.life.extra
+        return value
+
+
+def _refuse(action: Status) -> NoReturn:
+    code = action.code or CODES.get(action.status, "error")
+    wait = action.retry_after
+    headers = (
+        () if wait is None else (("Retry-After", wait if isinstance(wait, str) else f"{wait:g}"),)
+    )
+    raise Refused(Problem(action.status, code, action.message, headers))
+
+
+def describe(problem: Problem, request_id: str) -> dict[str, object]:
+    """The error envelope."""
+    return {"error": {"code": problem.code, "message": problem.message, "request_id": request_id}}
+
+
+def encode(value: object) -> bytes:
+    """`value` as compact JSON."""
+    return _encode(value).encode()
+
+
+def tidy(value: float) -> float:
+    """A whole number as an int, so that JSON shows 1000 and not 1000.0."""
+    return int(value) if value == int(value) else value
+
+
+def _check_json(request: Request) -> None:
+    media_type = request.headers.get("Content-Type", "").partition(";")[0]
+    if media_type.strip().lower() != "application/json":
+        raise Refused(_NOT_JSON)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Refused(_ENCODED)
+    if request.flaw is not None:
+        raise Refused(request.flaw)
+
+
+def _read_key(request: Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
+        raise invalid(f"Idempotency-Key: must have 1 to {_LONGEST_KEY} characters.")
+    return key

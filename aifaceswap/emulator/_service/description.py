@@ -1,0 +1,42 @@
+"""The OpenAPI description of the API, as the emulator serves it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+from typing import TYPE_CHECKING
+
+from aifaceswap.emulator._service.errors import method_not_allowed
+from aifaceswap.emulator._service.messages import Answer
+
+if TYPE_CHECKING:
+    from aifaceswap.emulator._service.messages import Request
+
+PATH = "/openapi.json"
+
+
+def answer(request: Request, api: str) -> Answer:
+    """The description; needs no key.
+
+    Args:
+        request: For `PATH`.
+        api: The path below which this emulator has the API.
+
+    Raises:
+        Refused: The method is not right.
+    """
+    if request.method not in {"GET", "HEAD"}:
+        raise method_not_allowed(request.method, ["GET", "HEAD"])
+    return Answer(200, (("Content-Type", "application/json"),), _describe(api))
+
+
+@functools.cache
+def _describe(api: str) -> bytes:
+    text = (
+        importlib.resources.files("aifaceswap.emulator._service")
+        .joinpath("openapi.json")
+        .read_bytes()
+    )
+    # A tool that reads the description here must not go on to the real service.
+    return json.dumps({**json.loads(text), "servers": [{"url": api}]}, indent=2).encode()

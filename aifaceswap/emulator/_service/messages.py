@@ -1,0 +1,53 @@
+"""A request as it enters the emulator, and an answer as it leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aifaceswap.emulator._service.errors import Problem
+    from aifaceswap.emulator.faults import RequestAction
+
+
+@attrs.frozen(eq=False)
+class Request:
+    """What was received.
+
+    Attributes:
+        method: As on the request line.
+        path: Not decoded, without the query.
+        query: Not decoded, without the question mark.
+        headers: Names match in any case.
+        body: The bytes as sent, still encoded where there is a Content-Encoding.
+        flaw: What was wrong with the body, where it could not be read whole.
+        fault: What strikes it, if a fault does.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+    flaw: Problem | None = None
+    fault: RequestAction | None = None
+
+
+@attrs.frozen(eq=False)
+class Answer:
+    """What is sent back.
+
+    Attributes:
+        status: The HTTP status.
+        headers: All but Content-Length and what belongs to the connection.
+        body: The bytes.
+        code: What the body says is wrong, if anything is.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    code: str | None = None

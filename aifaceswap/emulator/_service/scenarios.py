@@ -1,0 +1,86 @@
+"""File names that make the emulator answer with a given error, or give a swap a given life."""
+
+from __future__ import annotations
+
+import attrs
+
+from aifaceswap.emulator import limits
+from aifaceswap.emulator._service.errors import Problem
+
+
+@attrs.frozen
+class Life:
+    """How a swap goes.
+
+    Attributes:
+        pace: Its duration, as a multiple of the emulator's.
+        ends: Whether it ever ends.
+        fails: Whether it ends failed.
+        error: What a failed swap's `error` says.
+        late_status: The status in its last third, where it is not `processing`.
+        extra: More fields of the swap object.
+    """
+
+    pace: float = 1.0
+    ends: bool = True
+    fails: bool = False
+    error: dict[str, str] | str | None = None
+    late_status: str = "processing"
+    extra: dict[str, object] | None = None
+
+
+ORDINARY = Life()
+
+_FAILURE = {"code": "processing_failed", "message": "The face could not be swapped."}
+
+LIVES = {
+    "fails.jpg": Life(fails=True, error=_FAILURE),
+    "fails-bare.jpg": Life(fails=True, error="The face could not be swapped."),
+    "fails-silent.jpg": Life(fails=True),
+    "instant.jpg": Life(pace=0.0),
+    "slow.jpg": Life(pace=10.0),
+    "forever.jpg": Life(ends=False),
+    "new-status.jpg": Life(late_status="enhancing"),
+    "new-fields.jpg": Life(extra={"eta_seconds": 2.5, "model": {"name": "swap-9", "beta": True}}),
+}
+
+PROBLEMS = {
+    "invalid.jpg": Problem(400, "validation_error", "source_url: refused for the test's sake."),
+    "unreachable.jpg": Problem(400, "source_unreachable", "The picture could not be fetched."),
+    "no-credits.jpg": Problem(402, "insufficient_credits", "Not enough credits."),
+    "too-large.jpg": Problem(413, "payload_too_large", "The picture is over the size cap."),
+    "not-an-image.txt": Problem(415, "unsupported_media_type", "The file is not a picture."),
+    "nsfw.jpg": Problem(422, "nsfw_content_detected", "The picture was refused."),
+    "rate-limited.jpg": limits.rate_limited(1),
+    "rate-limited-concurrent.jpg": limits.rate_limited_concurrent(1),
+    "internal-error.jpg": Problem(500, "internal_error", "Something went wrong."),
+    "disabled.jpg": Problem(
+        503, "api_temporarily_disabled", "The API is switched off for now.", limits.retry_after(1)
+    ),
+}
+
+#: Apart from `PROBLEMS`, because its Retry-After depends on the time of day.
+DAILY = "rate-limited-daily.jpg"
+
+
+def file_name(url: str) -> str:
+    """The last segment of the URL's path."""
+    return url.partition("?")[0].partition("#")[0].rpartition("/")[2]
+
+
+def find_problem(urls: tuple[str, ...], now: float) -> Problem | None:
+    """The error that the first URL with a magic file name asks for."""
+    for name in map(file_name, urls):
+        if name == DAILY:
+            return limits.rate_limited_daily(now)
+        if name in PROBLEMS:
+            return PROBLEMS[name]
+    return None
+
+
+def find_life(urls: tuple[str, ...]) -> Life:
+    """The life that the first URL with a magic file name asks for, or the ordinary one."""
+    for name in map(file_name, urls):
+        if name in LIVES:
+            return LIVES[name]
+    return ORDINARY

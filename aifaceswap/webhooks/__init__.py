@@ -1,0 +1,38 @@
+"""Webhook deliveries: verify and parse them, sign them, receive them in a server.
+
+`parse` is all that a view needs. `WebhookApp` is an ASGI app, `aiohttp_handler` makes a handler
+for aiohttp.web. Both limit the size of a body and the time to read it, and handle each delivery
+once::
+
+    from aifaceswap import webhooks
+
+    app = webhooks.WebhookApp(handler, keys=[api_key])  # uvicorn, or mounted in another app
+
+The key that signs deliveries *is* the API key: whoever can verify a delivery can spend credits.
+"""
+
+from __future__ import annotations
+
+from aifaceswap.errors import WebhookVerificationError, WebhookVerificationReason
+from aifaceswap.models import WebhookEvent
+from aifaceswap.webhooks._aiohttp import aiohttp_handler
+from aifaceswap.webhooks._asgi import WebhookApp
+from aifaceswap.webhooks._receiver import Handler
+from aifaceswap.webhooks._seen_store import Claim, MemorySeen, SeenStore
+from aifaceswap.webhooks._signature import SIGNATURE_HEADER, parse, sign, verify
+
+__all__ = [
+    "SIGNATURE_HEADER",
+    "Claim",
+    "Handler",
+    "MemorySeen",
+    "SeenStore",
+    "WebhookApp",
+    "WebhookEvent",
+    "WebhookVerificationError",
+    "WebhookVerificationReason",
+    "aiohttp_handler",
+    "parse",
+    "sign",
+    "verify",
+]

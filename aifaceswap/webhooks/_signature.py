@@ -1,0 +1,242 @@
+"""Signatures of webhook deliveries: making them, checking them, and reading what was checked."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from aifaceswap._api import codec
+from aifaceswap.errors import (
+    ConfigurationError,
+    WebhookVerificationError,
+    WebhookVerificationReason,
+)
+from aifaceswap.models import WebhookEvent
+
+#: The name of the header that holds a delivery's signature, in lower case.
+SIGNATURE_HEADER: Final = "x-aifaceswap-signature"
+
+#: How far a delivery's time may be from ours, in seconds, back and ahead.
+TOLERANCE: Final = 300.0
+
+_MAX_HEADER = 1024
+_hex_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+_usual_header = re.compile(r"t=([0-9]+),v1=([0-9a-f]{64})").fullmatch
+
+
+def parse(
+    body: bytes | bytearray | memoryview,
+    header: str | bytes | None,
+    keys: str | Iterable[str],
+    *,
+    tolerance: float = TOLERANCE,
+    now: float | None = None,
+) -> WebhookEvent:
+    """Check a webhook delivery and read it.
+
+    Args:
+        body: The raw body, byte for byte as it was received.
+        header: The value of the ``x-aifaceswap-signature`` header; None where it is missing.
+        keys: The API keys that may have signed it: the key itself is the secret, there is no
+            other. During a rotation the new one and the old one.
+        tolerance: Seconds that the delivery's time may be from `now`, back and ahead.
+        now: Unix time in seconds; None: the system's clock.
+
+    Returns:
+        What happened, and to which swap. Events and fields that are new to this package are
+        passed on.
+
+    Raises:
+        WebhookVerificationError: It must not be believed; ``reason`` says why. Whatever header
+            and body are, nothing else comes out.
+        TypeError: `body` is no bytes: a body that was decoded before cannot be checked.
+        ConfigurationError: There is no key, or an empty one.
+    """
+    raw = _raw(body)
+    check(raw, header, signing_keys(keys), tolerance, now)
+    return read(raw)
+
+
+def verify(
+    body: bytes | bytearray | memoryview,
+    header: str | bytes | None,
+    keys: str | Iterable[str],
+    *,
+    tolerance: float = TOLERANCE,
+    now: float | None = None,
+) -> None:
+    """Check a webhook delivery without reading its body.
+
+    Args:
+        body: As in `parse`.
+        header: As in `parse`.
+        keys: As in `parse`.
+        tolerance: As in `parse`.
+        now: As in `parse`.
+
+    Raises:
+        WebhookVerificationError: It must not be believed; ``reason`` says why.
+        TypeError: `body` is no bytes.
+        ConfigurationError: There is no key, or an empty one.
+    """
+    check(_raw(body), header, signing_keys(keys), tolerance, now)
+
+
+def check(
+    body: bytes,
+    header: str | bytes | None,
+    secrets: Iterable[bytes],
+    tolerance: float,
+    now: float | None = None,
+) -> None:
+    """Do what `verify` does, with keys that were checked before.
+
+    Args:
+        body: The raw body.
+        header: The value of the signature header, or None.
+        secrets: What `signing_keys` returned.
+        tolerance: Seconds that the delivery's time may be from `now`.
+        now: Unix time in seconds; None: the system's clock.
+
+    Raises:
+        WebhookVerificationError: It must not be believed.
+    """
+    stamp, signatures = _read_header(_header_text(header))
+    signed = b"%b.%b" % (stamp.encode(), body)
+    is_signed = False
+    # All keys and signatures, always: how long it takes tells nothing about which was right.
+    for secret in secrets:
+        digest = hmac.digest(secret, signed, "sha256").hex()
+        for signature in signatures:
+            is_signed |= hmac.compare_digest(digest, signature)
+    if not is_signed:
+        fault = "no signature is of this body by one of these keys"
+        raise WebhookVerificationError(fault, reason=WebhookVerificationReason.SIGNATURE_MISMATCH)
+    _check_time(stamp, tolerance, time.time() if now is None else now)
+
+
+def read(body: bytes) -> WebhookEvent:
+    """Read a body whose signature is right.
+
+    Args:
+        body: The raw body.
+
+    Returns:
+        The event.
+
+    Raises:
+        WebhookVerificationError: It is none.
+    """
+    try:
+        return codec.structure(codec.loads(body), WebhookEvent)
+    except (codec.NotJSONError, codec.ShapeError) as error:
+        fault = f"the signature is right, but the body is no event: {error}"
+    raise WebhookVerificationError(fault, reason=WebhookVerificationReason.BODY_MALFORMED)
+
+
+def sign(body: bytes | bytearray | memoryview, key: str, *, timestamp: int | None = None) -> str:
+    """Sign a body as the service does, for tests and for servers that play the service.
+
+    Args:
+        body: The raw body.
+        key: The API key.
+        timestamp: Unix time in whole seconds, from 0 up; None: the system's clock.
+
+    Returns:
+        The value of the ``x-aifaceswap-signature`` header.
+
+    Raises:
+        TypeError: `body` is no bytes.
+        ConfigurationError: The key is empty or no key.
+    """
+    stamp = int(time.time()) if timestamp is None else timestamp
+    (secret,) = signing_keys((key,))
+    signed = b"%d.%b" % (stamp, _raw(body))
+    return f"t={stamp},v1={hmac.digest(secret, signed, 'sha256').hex()}"
+
+
+def signing_keys(keys: str | Iterable[str]) -> list[bytes]:
+    """Check that these can be keys. Their values appear in no message.
+
+    Args:
+        keys: One key or several.
+
+    Returns:
+        The keys, as signatures are made with them.
+
+    Raises:
+        ConfigurationError: There is none, or one is empty or cannot be a key.
+    """
+    secrets = [_secret(key) for key in ((keys,) if isinstance(keys, str) else keys)]
+    if not secrets:
+        raise ConfigurationError("keys: at least one API key is needed", field="keys")
+    return secrets
+
+
+def _secret(key: object) -> bytes:
+    # An empty key would make everybody's signature right.
+    if isinstance(key, str) and key and key.isascii() and key.isprintable() and " " not in key:
+        return key.encode()
+    raise ConfigurationError(
+        "keys: one of them is empty, is no string, or has white space, a control character or "
+        "something that is not ASCII in it",
+        field="keys",
+    )
+
+
+def _raw(body: bytes | bytearray | memoryview) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    # Also what a type checker has not seen: a string, or JSON that was decoded.
+    if not isinstance(body, bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
+        kind = type(body).__name__
+        raise TypeError(f"body: the raw bytes as they were received are needed, not {kind}")
+    return bytes(body)
+
+
+def _header_text(header: object) -> str:
+    if header is None:
+        fault = f"there is no {SIGNATURE_HEADER} header"
+        raise WebhookVerificationError(fault, reason=WebhookVerificationReason.HEADER_MISSING)
+    if not isinstance(header, str | bytes):
+        raise TypeError(f"header: a string is needed, not {type(header).__name__}")
+    if len(header) > _MAX_HEADER:
+        raise _malformed(f"is longer than {_MAX_HEADER} bytes")
+    if not header.isascii():
+        raise _malformed("is not ASCII")
+    return header.decode() if isinstance(header, bytes) else header
+
+
+def _read_header(header: str) -> tuple[str, list[str]]:
+    """The time as it was written, and the signatures that can be compared."""
+    if usual := _usual_header(header):
+        return usual[1], [usual[2]]
+    stamps: list[str] = []
+    signatures: list[str] = []
+    for item in header.split(","):
+        scheme, _, value = item.strip(" \t").partition("=")
+        if scheme == "t":
+            stamps.append(value)
+        elif scheme == "v1" and _hex_digest(value):
+            signatures.append(value)
+    if len(stamps) != 1 or not stamps[0].isdigit():
+        raise _malformed("has not exactly one t of digits")
+    if not signatures:
+        raise _malformed("has no v1 of 64 lower-case hex digits")
+    return stamps[0], signatures
+
+
+def _malformed(fault: str) -> WebhookVerificationError:
+    text = f"the {SIGNATURE_HEADER} header {fault}"
+    return WebhookVerificationError(text, reason=WebhookVerificationReason.HEADER_MALFORMED)
+
+
+def _check_time(stamp: str, tolerance: float, now: float) -> None:
+    # A whole number beside floats: one of a thousand digits is too large to become a float.
+    if not now - tolerance <= int(stamp) <= now + tolerance:
+        fault = f"the signature is more than {tolerance:g} s old or ahead"
+        reason = WebhookVerificationReason.TIMESTAMP_OUTSIDE_TOLERANCE
+        raise WebhookVerificationError(fault, reason=reason)

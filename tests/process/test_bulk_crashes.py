@@ -1,0 +1,161 @@
+"""Killed at any moment, beside a network that loses answers: every row exactly one swap."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+from aifaceswap.bulk import _journal
+from aifaceswap.bulk._journal import Journal, State
+from aifaceswap.emulator import Emulator, Limits
+
+KILLS = int(os.environ.get("AIFACESWAP_KILLS", "8"))
+ROWS = 40
+PROGRAM = """
+import asyncio, sys, aifaceswap
+
+async def main():
+    client = aifaceswap.AsyncClient(sys.argv[1], base_url=sys.argv[2], budget=None)
+    rows = [
+        {"source_url": "https://example.com/face.jpg", "target_url": f"https://example.com/{n}/t.jpg"}
+        for n in range(ROWS)
+    ]
+    async with client, client.swaps.bulk(rows, journal="run.sqlite", download_to="out") as outcomes:
+        async for outcome in outcomes:
+            print(outcome.row, outcome.error or "ok", flush=True)
+
+asyncio.run(main())
+"""
+
+
+class LossyProxy:
+    """Passes bytes on to a server, and drops the connection instead of some of the answers.
+
+    The server has carried the request out by then: to the client it is as if it had not.
+    """
+
+    def __init__(self, port: int, losses: float, seed: int) -> None:
+        self._target = port
+        self._losses = losses
+        self._random = random.Random(seed)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> int:
+        self._thread.start()
+        started = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._connected, "127.0.0.1", 0), self._loop
+        )
+        self._server = started.result()
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _stop(self) -> None:
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        there = asyncio.ensure_future(self._pass_on(reader, there_writer, 0.0))
+        back = asyncio.ensure_future(self._pass_on(there_reader, writer, self._losses))
+        try:
+            await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in (there, back):
+                end.cancel()
+            await asyncio.gather(there, back, return_exceptions=True)
+            writer.close()
+            there_writer.close()
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losses: float
+    ) -> None:
+        while data := await reader.read(65536):
+            if self._random.random() < losses:
+                return
+            writer.write(data)
+            await writer.drain()
+
+
+def kill_after_lines(process: subprocess.Popen[str], lines: int, delay: float) -> None:
+    """SIGKILL once so many outcomes were printed and a moment has passed."""
+    assert process.stdout is not None
+    for _ in range(lines):
+        process.stdout.readline()
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    process.stdout.close()
+
+
+def test_no_crash_loses_or_doubles_a_swap(tmp_path: Path) -> None:
+    """Every row one swap and one outcome, every picture whole, whatever is killed when."""
+    moments = random.Random(7)
+    limits = Limits(per_minute=None, per_day=None, concurrent=None)
+    program = textwrap.dedent(PROGRAM).replace("ROWS", str(ROWS))
+    with Emulator(duration=0.1, limits=limits, credits=100_000) as emulator:
+        port = int(emulator.base_url.split(":")[2].split("/")[0])
+        with LossyProxy(port, losses=0.15, seed=7) as proxy:
+            base_url = emulator.base_url.replace(str(port), str(proxy))
+            command = [sys.executable, "-c", program, emulator.api_key, base_url]
+            finished = False
+            runs = 0
+            rounds = 0
+            while runs < KILLS:
+                rounds += 1
+                folder = tmp_path / str(rounds)
+                folder.mkdir()
+                before = len(emulator.swaps)
+                finished = False
+                while not finished:
+                    process = subprocess.Popen(
+                        command, cwd=folder, stdout=subprocess.PIPE, text=True
+                    )
+                    if runs < KILLS:
+                        runs += 1
+                        kill_after_lines(process, moments.randrange(6), moments.random())
+                    else:
+                        process.communicate(timeout=50)
+                    finished = process.returncode == 0
+                assert len(emulator.swaps) - before == ROWS
+                check(folder)
+
+
+def check(folder: Path) -> None:
+    """Every row is done in the journal, and its picture is whole."""
+
+    async def read() -> list[_journal.Record]:
+        journal = await Journal.open(folder / "run.sqlite")
+        try:
+            return await journal.read(-1)
+        finally:
+            await journal.close()
+
+    records = asyncio.run(read())
+    assert [record.row for record in records] == list(range(ROWS))
+    assert {record.state for record in records} == {State.DONE}
+    assert len({record.swap_id for record in records}) == ROWS
+    for record in records:
+        assert record.path is not None
+        picture = (folder / os.fsdecode(os.fsdecode(record.path))).read_bytes()
+        assert (picture[:2], picture[-2:]) == (b"\xff\xd8", b"\xff\xd9")
+    names = [name for name in os.listdir(folder / "out") if not name.startswith(".")]
+    assert len(names) == ROWS

@@ -1,0 +1,177 @@
+"""The client's own rules: its options, paging, what it downloads, whom it believes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aifaceswap import (
+    APIResponseError,
+    APITimeoutError,
+    AsyncClient,
+    BadRequestError,
+    Client,
+    ConfigurationError,
+    InvalidRequestError,
+    NotFoundError,
+    Swap,
+    WebhookEvent,
+)
+from aifaceswap.emulator import Emulator
+from aifaceswap.emulator.faults import Fault, Status
+from support.scripted import Received, ScriptedServer, answer
+from support.virtual_time import run_virtual
+
+URLS: dict[str, Any] = {
+    "source_url": "https://example.com/f.jpg",
+    "target_url": "https://example.com/t.jpg",
+}
+
+
+def swap_of(server: ScriptedServer) -> Swap:
+    return Swap(id="tsk_1", status="done", result_url=f"http://127.0.0.1:{server.port}/r.jpg")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"max_retries": -1}, "max_retries"),
+        ({"max_retries": True}, "max_retries"),
+        ({"max_retries": 1.5}, "max_retries"),
+        ({"budget": object()}, "budget"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], field: str) -> None:
+    """When the client is made, by name."""
+    with pytest.raises(ConfigurationError, match=f"^{field}: ") as caught:
+        AsyncClient("key", **options)
+    assert caught.value.field == field
+
+
+async def test_every_page_is_gone_through_and_then_it_ends(client: AsyncClient) -> None:
+    """Newest first."""
+    ids = [(await client.swaps.create(**URLS)).id for _ in range(5)]
+    assert [swap.id async for swap in client.swaps.iterate(limit=2)] == ids[::-1]
+
+
+async def test_a_wait_may_last_as_long_as_it_takes(client: AsyncClient) -> None:
+    """Without a timeout."""
+    swap = await client.swaps.create(**URLS)
+    assert (await client.swaps.wait(swap, timeout=None)).status == "done"
+
+
+async def test_waits_for_swaps_that_are_none_end_each_for_itself(client: AsyncClient) -> None:
+    """One that nobody knows is no end of the others."""
+    known = await client.swaps.create(**URLS)
+    waits = [client.swaps.wait(swap) for swap in ("tsk_no", known, "tsk_not")]
+    results = await asyncio.gather(*waits, return_exceptions=True)
+    assert [type(result) for result in results] == [NotFoundError, Swap, NotFoundError]
+
+
+def test_waits_in_loop_after_loop_leave_nothing_behind() -> None:
+    """What belonged to a loop that has ended is forgotten."""
+    with Emulator(duration=0.0) as emulator:
+        client = AsyncClient(emulator.api_key, base_url=emulator.base_url, budget=None)
+
+        async def use() -> None:
+            swap = await client.swaps.create(**URLS)
+            assert (await client.swaps.wait(swap)).status == "done"
+
+        for _ in range(3):
+            run_virtual(use)
+        assert len(client._core.watcher._rounds) == 1
+
+
+async def test_the_last_thousand_deliveries_are_remembered(client: AsyncClient) -> None:
+    """And end a wait that begins after them; older ones are not kept."""
+    for number in range(1001):
+        swap = Swap(id=f"tsk_{number}", status="done")
+        client.deliver(WebhookEvent(event="swap.completed", swap=swap))
+    assert (await client.swaps.wait("tsk_1")).id == "tsk_1"
+    with pytest.raises(NotFoundError):
+        await client.swaps.wait("tsk_0")
+
+
+def test_the_blocking_client_expects_deliveries_too() -> None:
+    """It relies on them from then on."""
+    with Client("key") as client:
+        client.expect_deliveries()
+        assert client._client._core.watcher._told.is_reliable
+
+
+async def test_a_picture_that_is_refused_is_not_asked_for_anew(
+    client: AsyncClient, emulator: Emulator, tmp_path: Path
+) -> None:
+    """Only a link that has expired is."""
+    swap = await client.swaps.run(**URLS)
+    before = len(emulator.requests)
+    emulator.add_fault(Fault("GET /results/*", Status(400)))
+    with pytest.raises(BadRequestError):
+        await client.swaps.download(swap, tmp_path / "r.jpg")
+    assert len(emulator.requests) == before + 1
+
+
+async def test_a_download_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    """A body that trickles keeps each read alive, but not the call."""
+
+    async def trickle(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: 99\r\n\r\n")
+        with suppress(ConnectionError):
+            for _ in range(99):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(1)
+
+    async with ScriptedServer(trickle) as server:
+        client = AsyncClient("key", base_url=server.base_url, budget=None, timeout=9, deadline=3)
+        async with client:
+            with pytest.raises(APITimeoutError, match="not whole within 3 s"):
+                await client.swaps.download(swap_of(server), tmp_path / "r.jpg")
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_link_that_is_malformed_is_refused(client: AsyncClient, tmp_path: Path) -> None:
+    """Without a word of its query."""
+    swap = Swap(id="tsk_1", status="done", result_url="https://[broken/?secret")
+    with pytest.raises(APIResponseError, match="is malformed") as caught:
+        await client.swaps.download(swap, tmp_path / "r.jpg")
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_refusal_of_any_length_is_read_no_further_than_needed(tmp_path: Path) -> None:
+    """The beginning tells."""
+    page = answer(400, b"x" * 300_000, {"Content-Type": "text/html"})
+    async with (
+        ScriptedServer(page) as server,
+        AsyncClient("key", base_url=server.base_url, budget=None) as client,
+    ):
+        with pytest.raises(BadRequestError) as caught:
+            await client.swaps.download(swap_of(server), tmp_path / "r.jpg")
+    assert len(caught.value.body) == 65_536
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Path]:
+    """A folder that cannot be written to; to root, whose rights are laid down for a while."""
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o555)
+    is_root = os.getuid() == 0
+    if is_root:
+        os.setreuid(65_534, 0)  # what access() asks by is the real user
+    yield folder
+    if is_root:
+        os.setreuid(0, 0)
+
+
+async def test_a_folder_that_cannot_be_written_to_is_refused(
+    unwritable: Path, client: AsyncClient
+) -> None:
+    """Before anything is sent."""
+    with pytest.raises(InvalidRequestError, match="is in a folder that cannot be written to"):
+        await client.swaps.download("tsk_1", unwritable / "r.jpg")

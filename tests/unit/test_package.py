@@ -1,0 +1,428 @@
+"""The package as a whole: what it exports, what it loads, and the order of its house."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.resources
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import attrs
+import pytest
+
+import aifaceswap
+from aifaceswap import AsyncClient, AsyncSwaps, Client, Swaps, budget, errors, models
+
+PACKAGE = Path(aifaceswap.__file__).parent
+
+# Imports go only upward in this list.
+HOUSE = [
+    *("errors", "_checks", "models", "_codec", "_protocol", "_retry", "budget", "_telemetry"),
+    *("_signature", "_deliveries", "webhooks"),
+    *("_transport", "_download", "_durations", "_told", "_watcher", "_journal", "_rows", "bulk"),
+    *("client", "_loop_thread", "sync"),
+]
+HEAVY = ["aiohttp", "attrs", "attr", "cattrs", "anyio", "click"]
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+def test_all_is_sorted() -> None:
+    """The public names are listed once each, in order."""
+    assert sorted(set(aifaceswap.__all__)) == aifaceswap.__all__
+
+
+@pytest.mark.parametrize("name", aifaceswap.__all__)
+def test_names_are_there(name: str) -> None:
+    """Every public name can be had from the package, at the first and at the second look."""
+    value = getattr(aifaceswap, name)
+
+    assert value is not None
+    assert value is getattr(aifaceswap, name)
+
+
+def test_every_name_is_declared_for_type_checkers() -> None:
+    """What is loaded lazily is what type checkers see."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    declared = {
+        alias.asname or alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    assert {*aifaceswap.__all__} - {"__version__"} == declared
+
+
+def test_every_public_value_is_exported() -> None:
+    """No public class of the public modules is left out."""
+    public = {
+        name
+        for module in (errors, models, budget)
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and name[0] != "_"
+    }
+
+    assert public <= {*aifaceswap.__all__}
+
+
+def test_a_star_import_gives_all() -> None:
+    """`from aifaceswap import *` gives the public names and no other."""
+    names: dict[str, object] = {}
+
+    exec("from aifaceswap import *", names)
+
+    assert {*aifaceswap.__all__} == names.keys() - {"__builtins__"}
+
+
+@pytest.mark.parametrize("name", ["nothing", "_Resources", "Transport", "_codec_", "__nothing__"])
+def test_unknown_names(name: str) -> None:
+    """What is not public is not there, and the error says so as Python does."""
+    with pytest.raises(AttributeError, match=f"^module 'aifaceswap' has no attribute '{name}'$"):
+        getattr(aifaceswap, name)
+
+
+def test_dir_lists_what_is_public() -> None:
+    """A shell completes the public names, before any of them is loaded."""
+    assert aifaceswap.__all__ == dir(aifaceswap)
+    assert str(aifaceswap.__all__) == run("import aifaceswap; print(dir(aifaceswap))")
+
+
+def test_the_version_is_the_installed_one() -> None:
+    """The version is the one that pip knows."""
+    assert importlib.metadata.version("aifaceswap") == aifaceswap.__version__
+
+
+def test_types_are_shipped() -> None:
+    """Type checkers are told that the package has types."""
+    assert importlib.resources.files("aifaceswap").joinpath("py.typed").is_file()
+
+
+# --- loading -------------------------------------------------------------------------------
+
+
+def loaded_by(code: str) -> set[str]:
+    names = run(f"import sys\n{code}\nprint(*sorted({{n.partition('.')[0] for n in sys.modules}}))")
+    return set(names.split()) & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    ("code", "loaded"),
+    [
+        ("import aifaceswap", set[str]()),
+        ("import aifaceswap; aifaceswap.__version__; dir(aifaceswap)", set[str]()),
+        ("from aifaceswap import AIFaceSwapError, RateLimitError", set[str]()),
+        ("import aifaceswap.errors", set[str]()),
+        ("from aifaceswap import Swap, SwapRequest", {"attr", "attrs"}),
+        ("import aifaceswap; hasattr(aifaceswap, 'nothing')", set[str]()),
+    ],
+    ids=["package", "version", "errors", "errors module", "models", "unknown name"],
+)
+def test_what_importing_loads(code: str, loaded: set[str]) -> None:
+    """Importing the package costs next to nothing; each name loads what it needs and no more."""
+    assert loaded == loaded_by(code)
+
+
+def test_the_pure_core_loads_no_http() -> None:
+    """What needs no network loads neither aiohttp nor anyio."""
+    core = HOUSE[: HOUSE.index("_transport")]
+
+    loaded = loaded_by("\n".join(f"import aifaceswap.{name}" for name in core))
+
+    assert {"attr", "attrs", "cattrs"} == loaded
+
+
+def test_the_clients_load_no_cli() -> None:
+    """A program that uses the clients does not load the command line."""
+    assert "click" not in loaded_by("from aifaceswap import AsyncClient, Client")
+
+
+def test_each_module_can_be_imported_first() -> None:
+    """There is no cycle of imports: any module can be the first one."""
+    code = f"""
+import importlib, sys
+for name in {HOUSE}:
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith("aifaceswap")]:
+        del sys.modules[loaded]
+    print(importlib.import_module("aifaceswap." + name).__name__)
+"""
+
+    assert [f"aifaceswap.{name}" for name in HOUSE] == run(code).split()
+
+
+# --- the house -----------------------------------------------------------------------------
+
+
+def imported(module: Path) -> Iterator[str]:
+    """The names of all modules that a file imports when it runs, at any depth."""
+    todo: list[ast.AST] = [ast.parse(module.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo.extend(node.orelse)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = "aifaceswap." * bool(node.level) + (node.module or "")
+            yield source
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+        else:
+            todo.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_imports_go_upward(name: str) -> None:
+    """A module imports only those before it in the list of the house."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.name for path in PACKAGE.iterdir() if path.is_dir()
+    }
+    parts = (other.split(".") for other in imported(PACKAGE / f"{name}.py"))
+    ours = {names[1] for names in parts if names[0] == "aifaceswap" and len(names) > 1} & modules
+
+    assert ours <= set(HOUSE[: HOUSE.index(name)])
+
+
+def test_one_module_imports_aiohttp() -> None:
+    """Only the transport imports aiohttp, and what serves: the emulator, webhook handlers."""
+    importers = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in PACKAGE.rglob("*.py")
+        if any(name.partition(".")[0] == "aiohttp" for name in imported(path))
+    }
+
+    assert {"_transport.py", "cli", "emulator", "webhooks.py"} == importers
+
+
+# --- words ---------------------------------------------------------------------------------
+
+
+def public_modules() -> list[ModuleType]:
+    found = pkgutil.iter_modules(aifaceswap.__path__)
+    names = [info.name for info in found if info.name in {*HOUSE, "emulator"}]
+    return [aifaceswap, *(importlib.import_module(f"aifaceswap.{name}") for name in names)]
+
+
+def public_classes() -> list[type]:
+    values = (getattr(aifaceswap, name) for name in aifaceswap.__all__)
+    return [value for value in values if inspect.isclass(value)]
+
+
+def public_functions() -> list[FunctionType]:
+    """The public methods of the public classes and functions of the public modules."""
+    methods = [
+        value.__func__ if isinstance(value, classmethod | staticmethod) else value
+        for cls in public_classes()
+        for name, value in vars(cls).items()
+        if not name.startswith("_")
+    ]
+    functions = [
+        value
+        for module in (errors, models, budget)
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    ]
+    return [value for value in [*methods, *functions] if inspect.isfunction(value)]
+
+
+def name_of(value: Any) -> str:
+    return str(getattr(value, "__qualname__", None) or value.__name__)
+
+
+def section(docstring: str, title: str) -> str:
+    found = re.search(rf"^{title}:\n((?:    .*\n|\n)+)", f"{docstring}\n", re.MULTILINE)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("module", public_modules(), ids=name_of)
+def test_modules_are_explained(module: ModuleType) -> None:
+    """Every module says in a sentence what it is."""
+    assert (module.__doc__ or "").strip().partition("\n")[0].endswith((".", ":", "`"))
+
+
+@pytest.mark.parametrize("cls", public_classes(), ids=name_of)
+def test_classes_are_explained(cls: type) -> None:
+    """Every public class has a docstring of its own, and each of its attributes is explained."""
+    docstring = inspect.cleandoc(vars(cls)["__doc__"])
+
+    assert docstring.partition("\n")[0].endswith((".", ":"))
+    if attrs.has(cls):
+        for field in attrs.fields(cls):
+            assert f"    {field.name}: " in section(docstring, "Attributes")
+
+
+def made_by_users() -> list[type]:
+    """The public classes with an `__init__()` that is written by hand."""
+    return [
+        cls
+        for cls in public_classes()
+        if "__init__" in vars(cls)
+        and not attrs.has(cls)
+        and cls not in {AsyncSwaps, Swaps, budget.Permit, budget.RequestBudget}
+    ]
+
+
+@pytest.mark.parametrize("cls", made_by_users(), ids=name_of)
+def test_arguments_of_classes_are_explained(cls: Any) -> None:
+    """The arguments that make a public class are explained in its docstring."""
+    for name in list(inspect.signature(cls.__init__).parameters)[1:]:
+        assert f"    {name}: " in section(inspect.cleandoc(cls.__doc__), "Args")
+
+
+@pytest.mark.parametrize("function", public_functions(), ids=name_of)
+def test_functions_are_explained(function: FunctionType) -> None:
+    """Every public function says what it does, what it takes and what it returns."""
+    docstring = inspect.cleandoc(function.__doc__ or "")
+    parameters = [name for name in inspect.signature(function).parameters if name != "self"]
+    returns = function.__annotations__.get("return")
+
+    assert docstring.partition("\n")[0].endswith(".")
+    if elsewhere := re.search(r"; see `(\w+)\.(\w+)`\.$", docstring):
+        docstring = inspect.getdoc(getattr(getattr(aifaceswap, elsewhere[1]), elsewhere[2])) or ""
+    for name in set(parameters) - {"cls"}:
+        assert f"    {name}: " in section(docstring, "Args")
+    if returns not in {"None", None}:
+        assert section(docstring, "Returns") or section(docstring, "Yields")
+
+
+@pytest.mark.parametrize("cls", [AsyncClient, AsyncSwaps, Client, Swaps], ids=name_of)
+def test_calls_say_what_they_raise(cls: type) -> None:
+    """Every call to the service says which errors it may end in, and each of them exists."""
+    for name, value in vars(cls).items():
+        if name.startswith("_") or name in {"close", "aclose", "expect_deliveries"}:
+            continue
+        raised = re.findall(
+            r"^    (\w+): ", section(inspect.getdoc(value) or "", "Raises"), re.MULTILINE
+        )
+        assert raised, name
+        for error in raised:
+            assert hasattr(errors, error) or error in {"OSError", "KeyboardInterrupt"}
+
+
+# --- two clients, one interface ------------------------------------------------------------
+
+PAIRS: list[tuple[Any, Any]] = [(AsyncClient, Client), (AsyncSwaps, Swaps)]
+PAIR_IDS = ["client", "swaps"]
+IN_BLOCKING_WORDS = {
+    "AsyncBulk": "Bulk",
+    "AsyncClient": "Client",
+    "AsyncIterator[Swap]": "Iterator[Swap]",
+}
+AT_ONCE = {"with_options", "bulk", "deliver", "expect_deliveries"}
+ONLY_AWAITED = {"aclose", "__aenter__", "__aexit__"}
+ONLY_BLOCKING = {"close", "__enter__", "__exit__"}
+
+
+def interface(cls: type) -> dict[str, Callable[..., Any]]:
+    """The methods that a class defines, but those that are its own business."""
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if inspect.isfunction(value) and (not name.startswith("_") or name.startswith("__"))
+    }
+
+
+def signature(function: Callable[..., Any]) -> dict[str, object]:
+    """Parameters with kinds, defaults and annotations, in order, and what is returned."""
+    written = inspect.signature(function)
+    returned = str(written.return_annotation)
+    return {
+        **{name: parameter for name, parameter in written.parameters.items() if name != "session"},
+        "return": IN_BLOCKING_WORDS.get(returned, returned),
+    }
+
+
+@pytest.mark.parametrize(("awaited", "blocking"), PAIRS, ids=PAIR_IDS)
+def test_the_same_names(awaited: type, blocking: type) -> None:
+    """Both clients have the same methods, in the same order."""
+    ours = [name for name in interface(awaited) if name not in ONLY_AWAITED]
+    theirs = [name for name in interface(blocking) if name not in ONLY_BLOCKING]
+
+    assert ours == theirs
+
+
+def shared_methods() -> list[tuple[Any, Any]]:
+    return [
+        (vars(awaited)[name], vars(blocking)[name])
+        for awaited, blocking in PAIRS
+        for name in interface(awaited)
+        if name in interface(blocking) and (awaited, name) != (AsyncSwaps, "__init__")
+    ]
+
+
+@pytest.mark.parametrize(("awaited", "blocking"), shared_methods(), ids=name_of)
+def test_the_same_signatures(awaited: Callable[..., Any], blocking: Callable[..., Any]) -> None:
+    """Each method has the same parameters, kinds, defaults and annotations on both sides."""
+    assert signature(awaited) == signature(blocking)
+    assert list(signature(awaited)) == list(signature(blocking))
+
+
+def test_an_own_session_is_for_asyncio_alone() -> None:
+    """A session belongs to an event loop: only the asynchronous client takes one."""
+    only = inspect.signature(AsyncClient).parameters.keys()
+
+    assert {"session"} == only - inspect.signature(Client).parameters.keys()
+
+
+def test_the_same_overloads() -> None:
+    """`request()` has the same overloads on both sides."""
+    awaited = typing.get_overloads(AsyncClient.request)
+    blocking = typing.get_overloads(Client.request)
+
+    assert len(awaited) == 2
+    assert [signature(one) for one in awaited] == [signature(one) for one in blocking]
+
+
+def test_one_awaits_and_the_other_blocks() -> None:
+    """Every call is a coroutine or an async iterator on one side, and neither on the other."""
+    for awaited, blocking in shared_methods():
+        if awaited.__name__.startswith("__") or awaited.__name__ in AT_ONCE:
+            continue
+        assert inspect.iscoroutinefunction(awaited) or inspect.isasyncgenfunction(awaited)
+        assert not inspect.iscoroutinefunction(blocking)
+        assert inspect.isasyncgenfunction(awaited) is inspect.isgeneratorfunction(blocking)
+
+
+def test_the_same_arguments_are_explained() -> None:
+    """What an argument means is said in the same words on both sides."""
+    for awaited, blocking in shared_methods():
+        if awaited.__name__ in {"create", "__init__"} or awaited.__name__.startswith("__"):
+            continue
+        ours, theirs = (inspect.getdoc(method) or "" for method in (awaited, blocking))
+        assert section(ours, "Args") == section(theirs, "Args")
+
+
+def test_run_takes_what_create_takes() -> None:
+    """`create()`, `run()` and `SwapRequest` take the same fields with the same defaults."""
+    create = dict(inspect.signature(AsyncSwaps.create).parameters)
+    run_ = dict(inspect.signature(AsyncSwaps.run).parameters)
+    del run_["timeout"]
+    fields = inspect.signature(models.SwapRequest).parameters
+
+    assert create == run_
+    assert [*fields] == [name for name in create if name not in {"self", "idempotency_key"}]
+    assert all(parameter.default == create[name].default for name, parameter in fields.items())
