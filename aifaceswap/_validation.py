@@ -14,12 +14,8 @@ import unicodedata
 from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from aifaceswap._limits import API_KEY_VARIABLE, DEFAULT_BASE_URL, MAX_PAGE_SIZE
 from aifaceswap.errors import ConfigurationError, InvalidRequestError, short_repr
-
-DEFAULT_BASE_URL = "https://aifacesswap.com/api/v1"
-API_KEY_VARIABLE = "AIFACESWAP_API_KEY"
-BASE_URL_VARIABLE = "AIFACESWAP_BASE_URL"
-MAX_PAGE = 100
 
 # An ordinary public URL, recognised at once; whatever else is given is looked at in detail.
 _ORDINARY_URL = re.compile(
@@ -166,9 +162,9 @@ def page_limit(value: object) -> int:
     Raises:
         InvalidRequestError: It is not a whole number from 1 to 100.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_PAGE:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_PAGE_SIZE:
         raise InvalidRequestError.for_field(
-            "limit", value, f"is not a whole number from 1 to {MAX_PAGE}"
+            "limit", value, f"is not a whole number from 1 to {MAX_PAGE_SIZE}"
         )
     return value
 

@@ -21,6 +21,7 @@ from typing import Literal, Protocol
 
 from aifaceswap import _validation
 from aifaceswap._api.responses import error_class
+from aifaceswap._limits import REQUESTS_PER_DAY, REQUESTS_PER_WINDOW, WINDOW
 from aifaceswap.errors import APIStatusError
 from aifaceswap.models import RateLimit
 
@@ -95,9 +96,9 @@ class Budget:
 
     def __init__(
         self,
-        requests: int = 60,
-        per: float = 60.0,
-        per_day: int | None = 10_000,
+        requests: int = REQUESTS_PER_WINDOW,
+        per: float = WINDOW,
+        per_day: int | None = REQUESTS_PER_DAY,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -12,9 +12,18 @@ import attrs
 
 from aifaceswap import _validation
 from aifaceswap._api import requests
-from aifaceswap._api.requests import DEFAULT_PAGE, MAX_DOWNLOAD, Call
+from aifaceswap._api.requests import MAX_DOWNLOAD, Call
 from aifaceswap._api.responses import EXPIRED, read_answer, read_response
 from aifaceswap._http.transport import NEVER, CallOptions, Transport
+from aifaceswap._limits import (
+    API_KEY_VARIABLE,
+    ATTEMPT_TIMEOUT,
+    BASE_URL_VARIABLE,
+    DEFAULT_BASE_URL,
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    MAX_UNFINISHED_SWAPS,
+)
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.budget import RequestBudget, shared_budget
 from aifaceswap.errors import (
@@ -77,7 +86,7 @@ class AsyncClient:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
-        timeout: float = 30.0,
+        timeout: float = ATTEMPT_TIMEOUT,
         deadline: float = 120.0,
         max_retries: int = 4,
         max_wait: float | None = None,
@@ -86,9 +95,9 @@ class AsyncClient:
         proxy: str | None = None,
     ) -> None:
         if api_key is None:
-            api_key = os.environ.get(_validation.API_KEY_VARIABLE, "").strip()
+            api_key = os.environ.get(API_KEY_VARIABLE, "").strip()
         if base_url is None:
-            base_url = os.environ.get(_validation.BASE_URL_VARIABLE) or _validation.DEFAULT_BASE_URL
+            base_url = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
         key = _validation.api_key(api_key)
         url = _validation.base_url(base_url)
         options = _options(timeout, deadline, max_retries, NEVER if max_wait is None else max_wait)
@@ -487,7 +496,7 @@ class AsyncSwaps:
         fresh = await self.get(swap.id if isinstance(swap, Swap) else swap)
         return await self._fetch(fresh, target, max_bytes)
 
-    async def list(self, *, limit: int = DEFAULT_PAGE, cursor: str | None = None) -> SwapPage:
+    async def list(self, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> SwapPage:
         """One page of the key's swaps, newest first. Costs no credits.
 
         Args:
@@ -505,7 +514,7 @@ class AsyncSwaps:
         """
         return await self._core.send(requests.list_swaps(limit, cursor))
 
-    async def iterate(self, *, limit: int = _validation.MAX_PAGE) -> AsyncIterator[Swap]:
+    async def iterate(self, *, limit: int = MAX_PAGE_SIZE) -> AsyncIterator[Swap]:
         """All of the key's swaps, newest first, page by page.
 
         Args:
@@ -535,7 +544,7 @@ class AsyncSwaps:
         *,
         journal: str | os.PathLike[str] | None = None,
         download_to: str | os.PathLike[str] | None = None,
-        concurrency: int = 10,
+        concurrency: int = MAX_UNFINISHED_SWAPS,
         on_progress: Callable[[BulkProgress], object] | None = None,
         skip_finished: bool = False,
         retry_failed: bool = False,

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
+
 # The rest is loaded by those who use a fixture: every test run of every user loads this file.
 if TYPE_CHECKING:
     from aifaceswap.client import AsyncClient
@@ -65,8 +67,8 @@ def aifaceswap_emulator(
 
     _reset(_aifaceswap_server, request.node)
     monkeypatch.setattr(watcher, "SHORTEST_INTERVAL", _INTERVAL)
-    monkeypatch.setenv("AIFACESWAP_API_KEY", _aifaceswap_server.api_key)
-    monkeypatch.setenv("AIFACESWAP_BASE_URL", _aifaceswap_server.base_url)
+    monkeypatch.setenv(API_KEY_VARIABLE, _aifaceswap_server.api_key)
+    monkeypatch.setenv(BASE_URL_VARIABLE, _aifaceswap_server.base_url)
     # The service's minute begins anew with each test, and so must ours.
     budget.forget_shared()
     return _aifaceswap_server

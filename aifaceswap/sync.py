@@ -11,9 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
-from aifaceswap._api.requests import DEFAULT_PAGE, MAX_DOWNLOAD, new_idempotency_key
+from aifaceswap._api.requests import MAX_DOWNLOAD, new_idempotency_key
+from aifaceswap._limits import (
+    ATTEMPT_TIMEOUT,
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    MAX_UNFINISHED_SWAPS,
+)
 from aifaceswap._portal import LoopThread
-from aifaceswap._validation import MAX_PAGE
 from aifaceswap.budget import RequestBudget
 from aifaceswap.client import AsyncClient, AsyncSwaps
 from aifaceswap.errors import APIConnectionError
@@ -63,7 +68,7 @@ class Client:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
-        timeout: float = 30.0,
+        timeout: float = ATTEMPT_TIMEOUT,
         deadline: float = 120.0,
         max_retries: int = 4,
         max_wait: float | None = None,
@@ -446,7 +451,7 @@ class Swaps:
         """
         return self._thread.run(self._swaps.download, swap, path, max_bytes=max_bytes)
 
-    def list(self, *, limit: int = DEFAULT_PAGE, cursor: str | None = None) -> SwapPage:
+    def list(self, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> SwapPage:
         """One page of the key's swaps, newest first. Costs no credits.
 
         Args:
@@ -464,7 +469,7 @@ class Swaps:
         """
         return self._thread.run(self._swaps.list, limit=limit, cursor=cursor)
 
-    def iterate(self, *, limit: int = MAX_PAGE) -> Iterator[Swap]:
+    def iterate(self, *, limit: int = MAX_PAGE_SIZE) -> Iterator[Swap]:
         """All of the key's swaps, newest first, page by page.
 
         Args:
@@ -493,7 +498,7 @@ class Swaps:
         *,
         journal: str | os.PathLike[str] | None = None,
         download_to: str | os.PathLike[str] | None = None,
-        concurrency: int = 10,
+        concurrency: int = MAX_UNFINISHED_SWAPS,
         on_progress: Callable[[BulkProgress], object] | None = None,
         skip_finished: bool = False,
         retry_failed: bool = False,

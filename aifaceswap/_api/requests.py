@@ -11,6 +11,7 @@ import attrs
 
 from aifaceswap import _validation
 from aifaceswap._api import codec
+from aifaceswap._limits import DEFAULT_PAGE_SIZE
 from aifaceswap._version import __version__
 from aifaceswap.errors import (
     InvalidRequestError,
@@ -25,7 +26,6 @@ from aifaceswap.models import (
 T = TypeVar("T")
 
 USER_AGENT = f"aifaceswap-python/{__version__}"
-DEFAULT_PAGE = 25
 MAX_DOWNLOAD = 512 * 1024 * 1024
 # The two highest bits of a uuid4's 17th digit are 1 and 0.
 _UUID_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
@@ -115,7 +115,7 @@ def get_swap(swap_id: str, *, purpose: Purpose = "read") -> Call[Swap]:
 
 
 def list_swaps(
-    limit: int = DEFAULT_PAGE, cursor: str | None = None, *, purpose: Purpose = "read"
+    limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None, *, purpose: Purpose = "read"
 ) -> Call[SwapPage]:
     """GET /swaps.
 

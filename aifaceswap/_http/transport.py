@@ -18,6 +18,7 @@ from aifaceswap._http.exceptions import RAISED, SEND_ONCE, connection_error, map
 from aifaceswap._http.retry import next_wait
 from aifaceswap._http.sessions import Sessions
 from aifaceswap._http.telemetry import CallObserver, observe
+from aifaceswap._limits import ATTEMPT_TIMEOUT
 from aifaceswap.budget import Permit, Purpose, RequestBudget
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -49,7 +50,7 @@ class CallOptions:
         max_wait: Seconds that the whole call may spend waiting for the service's limits.
     """
 
-    timeout: float = 30.0
+    timeout: float = ATTEMPT_TIMEOUT
     deadline: float = 120.0
     max_retries: int = 4
     max_wait: float = NEVER

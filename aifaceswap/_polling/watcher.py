@@ -19,9 +19,9 @@ from aifaceswap._api.requests import get_swap, list_swaps
 from aifaceswap._api.responses import read_answer
 from aifaceswap._http.retry import is_retryable
 from aifaceswap._http.transport import CallOptions, Transport
+from aifaceswap._limits import MAX_PAGE_SIZE
 from aifaceswap._polling.deliveries import DeliveryTracker
 from aifaceswap._polling.schedule import PollSchedule, Watched
-from aifaceswap._validation import MAX_PAGE
 from aifaceswap.errors import (
     AIFaceSwapError,
     APIResponseError,
@@ -262,7 +262,7 @@ class _Rounds:
         youngest = self._clock() - max(wait.since for wait in waits)
         longest = max(self._durations.typical, youngest) / _LOOKS_PER_SWAP * scarcity
         longest = min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, longest))
-        if len(waits) > MAX_PAGE:
+        if len(waits) > MAX_PAGE_SIZE:
             return longest
         last = self._last_look
         watched = [
@@ -299,7 +299,7 @@ class _Rounds:
         missing = dict.fromkeys(wanted)
         cursor: str | None = None
         while len(missing) > 1:
-            call = list_swaps(MAX_PAGE, cursor, purpose="poll")
+            call = list_swaps(MAX_PAGE_SIZE, cursor, purpose="poll")
             try:
                 page = await self._transport.send(call, self._options, read_answer)
             except (APIResponseError, BadRequestError, NotFoundError) as error:

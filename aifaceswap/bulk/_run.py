@@ -28,8 +28,8 @@ from aifaceswap._api.responses import EXPIRED, read_response
 from aifaceswap._http.download import download
 from aifaceswap._http.retry import is_retryable
 from aifaceswap._http.transport import CallOptions, Transport
+from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE, MAX_UNFINISHED_SWAPS
 from aifaceswap._polling.watcher import Watcher
-from aifaceswap._validation import MAX_PAGE
 from aifaceswap.bulk._journal import FINISHED, Journal, Record, State, error_json, swap_json
 from aifaceswap.bulk._rows import InvalidRow, Requests, Rows
 from aifaceswap.errors import (
@@ -52,7 +52,7 @@ _STOPPING = (AuthenticationError, InsufficientCreditsError, RateLimitError, Jour
 _DOWNLOADS = 4
 # Rows that have ended and wait for their download or for the consumer.
 _WAITING_ROWS = 64
-_PATIENCE = CallOptions(timeout=30.0, deadline=600.0, max_retries=8)
+_PATIENCE = CallOptions(timeout=ATTEMPT_TIMEOUT, deadline=600.0, max_retries=8)
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 
 
@@ -109,7 +109,7 @@ class BulkSettings:
 
     journal: str | os.PathLike[str] | None = None
     download_to: Path | None = None
-    concurrency: int = 10
+    concurrency: int = MAX_UNFINISHED_SWAPS
     on_progress: Callable[[BulkProgress], object] | None = None
     skip_finished: bool = False
     retry_failed: bool = False
@@ -278,7 +278,7 @@ class AsyncBulk:
         """The service counts every unfinished swap of the key: others hold slots, too."""
         ours = set[str]() if self._journal is None else await self._journal.unfinished_ids()
         try:
-            page = (await self._send(list_swaps(MAX_PAGE))).value
+            page = (await self._send(list_swaps(MAX_PAGE_SIZE))).value
         except _STOPPING:
             raise
         except AIFaceSwapError:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 import attrs
 
 PROGRAM = "aifaceswap"
-API_KEY = "AIFACESWAP_API_KEY"
-BASE_URL = "AIFACESWAP_BASE_URL"
 SITE = "https://aifacesswap.com"
 
 

@@ -10,7 +10,8 @@ import attrs
 import click
 from rich.text import Text
 
-from aifaceswap.cli.context import API_KEY, BASE_URL, SITE, Session, command_line
+from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from aifaceswap.cli.context import SITE, Session, command_line
 from aifaceswap.cli.rendering import note, printable
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -76,10 +77,10 @@ class Advice:
 #: The row of an error's own class counts, or that of the nearest one above.
 ADVICE: dict[type[BaseException], Advice] = {
     AIFaceSwapError: Advice(ERROR, "{again}"),
-    ConfigurationError: Advice(ERROR, f"correct {BASE_URL}, or unset it to use {SITE}"),
+    ConfigurationError: Advice(ERROR, f"correct {BASE_URL_VARIABLE}, or unset it to use {SITE}"),
     InvalidRequestError: Advice(USAGE, "nothing was sent; correct it ({help})"),
     APIConnectionError: Advice(
-        ERROR, f"check the network (and {BASE_URL}, if you have set it), then {{again}}"
+        ERROR, f"check the network (and {BASE_URL_VARIABLE}, if you have set it), then {{again}}"
     ),
     APITimeoutError: Advice(TIMEOUT, "the service is slow or out of reach; in a minute, {again}"),
     APIResponseError: Advice(
@@ -92,8 +93,8 @@ ADVICE: dict[type[BaseException], Advice] = {
     ),
     AuthenticationError: Advice(
         NO_ACCESS,
-        f"export {API_KEY}=<a live key> (make one in your account on {SITE}; it must belong to "
-        f"{BASE_URL}, if you have set that), then {{retry}}",
+        f"export {API_KEY_VARIABLE}=<a live key> (make one in your account on {SITE}; it must "
+        f"belong to {BASE_URL_VARIABLE}, if you have set that), then {{retry}}",
     ),
     InsufficientCreditsError: Advice(
         ERROR, f"top up on {SITE} ('aifaceswap me' shows what is left), then {{fresh}}"
@@ -132,7 +133,7 @@ ADVICE: dict[type[BaseException], Advice] = {
 
 _BAD_KEY = Advice(
     NO_ACCESS,
-    f"export {API_KEY}=<your key> (from your account on {SITE}), "
+    f"export {API_KEY_VARIABLE}=<your key> (from your account on {SITE}), "
     "or try it without one:{emulated}",
 )
 # What is another matter with a private emulator, which ends with the command.
@@ -162,16 +163,17 @@ ARGUMENTS = {
     "limit": "--limit",
     "cursor": "--cursor",
     "timeout": "--timeout",
-    "api_key": API_KEY,
-    "base_url": BASE_URL,
+    "api_key": API_KEY_VARIABLE,
+    "base_url": BASE_URL_VARIABLE,
 }
 
 # What people try that have not read the help.
+_KEY_ADVICE = f"the key is read from the environment alone: export {API_KEY_VARIABLE}=<your key>"
 _MISPLACED = {
     "--emulator": "--emulator stands before the command:{emulated}",
-    "--api-key": f"the key is read from the environment alone: export {API_KEY}=<your key>",
-    "--key": f"the key is read from the environment alone: export {API_KEY}=<your key>",
-    "--base-url": f"the URL is read from the environment alone: export {BASE_URL}=<url>",
+    "--api-key": _KEY_ADVICE,
+    "--key": _KEY_ADVICE,
+    "--base-url": f"the URL is read from the environment alone: export {BASE_URL_VARIABLE}=<url>",
 }
 
 

@@ -19,10 +19,11 @@ import anyio
 import attrs
 
 from aifaceswap._http.download import check_target
+from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from aifaceswap._validation import is_loopback
 from aifaceswap.budget import RequestBudget
 from aifaceswap.cli import rendering
-from aifaceswap.cli.context import API_KEY, BASE_URL, Session, command_line
+from aifaceswap.cli.context import Session, command_line
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import Display, note
 from aifaceswap.client import AsyncClient
@@ -108,7 +109,7 @@ def find_key() -> str:
     Raises:
         ConfigurationError: There is none.
     """
-    key = os.environ.get(API_KEY, "").strip()
+    key = os.environ.get(API_KEY_VARIABLE, "").strip()
     if not key:
         raise ConfigurationError("api_key: this variable is not set", field="api_key")
     return key
@@ -286,8 +287,8 @@ async def _serve(emulator: Emulator) -> None:
         if sys.stdout.isatty():
             note(f"Serving until Ctrl-C. To look at: {emulator.origin}/")
             note("In another terminal:")
-            note(f"  export {BASE_URL}={emulator.base_url}")
-            note(f"  export {API_KEY}={emulator.api_key}")
+            note(f"  export {BASE_URL_VARIABLE}={emulator.base_url}")
+            note(f"  export {API_KEY_VARIABLE}={emulator.api_key}")
             note(f"  {command_line('me')}")
         await anyio.sleep_forever()
 

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aifaceswap._api import codec
-from aifaceswap.cli.context import API_KEY, SITE, Session
+from aifaceswap._limits import API_KEY_VARIABLE
+from aifaceswap.cli.context import SITE, Session
 from aifaceswap.models import Account, Swap, without_query
 
 _STYLES = {"done": "green", "failed": "red"}
@@ -42,7 +43,7 @@ def note_the_real_thing(session: Session) -> None:
     note()
     note("This was a private emulator: nothing reached the service, and nothing was paid.")
     note(f"Next, with a key from your account on {SITE}:")
-    note(f"  export {API_KEY}=<your key>")
+    note(f"  export {API_KEY_VARIABLE}=<your key>")
     note(f"  {session.typed(emulated=False)}")
 
 

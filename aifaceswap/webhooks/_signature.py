@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from aifaceswap import _limits
 from aifaceswap._api import codec
 from aifaceswap.errors import (
     ConfigurationError,
@@ -17,10 +18,10 @@ from aifaceswap.errors import (
 from aifaceswap.models import WebhookEvent
 
 #: The name of the header that holds a delivery's signature, in lower case.
-SIGNATURE_HEADER: Final = "x-aifaceswap-signature"
+SIGNATURE_HEADER: Final = _limits.SIGNATURE_HEADER
 
 #: How far a delivery's time may be from ours, in seconds, back and ahead.
-TOLERANCE: Final = 300.0
+TOLERANCE: Final = _limits.SIGNATURE_TOLERANCE
 
 _MAX_HEADER = 1024
 _hex_digest = re.compile(r"[0-9a-f]{64}").fullmatch

@@ -16,14 +16,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from aifaceswap._limits import REQUESTS_PER_DAY, REQUESTS_PER_WINDOW, WINDOW
 from aifaceswap.budget import Budget, Permit, Purpose
 from aifaceswap.bulk import BulkProgress, Outcome
 from aifaceswap.cli import rendering
 from aifaceswap.cli.failures import span
 
-PER_MINUTE = 60
-PER_DAY = 10_000
-_MINUTE = 60.0
 _SHOWN_FAILURES = 10
 
 
@@ -157,19 +155,19 @@ class BulkDisplay:
 
     def _pace(self, finished: int) -> str:
         now = self._clock()
-        while self._ends and self._ends[0] < now - _MINUTE:
+        while self._ends and self._ends[0] < now - WINDOW:
             self._ends.popleft()
         elapsed = now - self._began
-        rate = len(self._ends) * _MINUTE / max(1.0, min(_MINUTE, elapsed))
-        if elapsed < _MINUTE:  # a burst at the beginning does not last
-            rate = min(rate, PER_MINUTE)
+        rate = len(self._ends) * WINDOW / max(1.0, min(WINDOW, elapsed))
+        if elapsed < WINDOW:  # a burst at the beginning does not last
+            rate = min(rate, REQUESTS_PER_WINDOW)
         if not rate:
             return "reckoning the time left"
         left = "" if self.total is None else f", {span((self.total - finished) * 60 / rate)} left"
         return f"{rate:.0f}/min{left}"
 
     def _spent(self) -> str:
-        requests = f"{self._budget.used:,} of the day's {PER_DAY:,} requests"
+        requests = f"{self._budget.used:,} of the day's {REQUESTS_PER_DAY:,} requests"
         if self.credits is None:
             return requests
         return f"{requests}  about {self.credits - self._ended * self._price:,.10g} credits left"

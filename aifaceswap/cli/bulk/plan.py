@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import attrs
 
+from aifaceswap._limits import MAX_UNFINISHED_SWAPS, REQUESTS_PER_DAY, REQUESTS_PER_WINDOW
 from aifaceswap.bulk._journal import Journal, State
 from aifaceswap.cli import jobs, rendering
-from aifaceswap.cli.bulk.display import PER_DAY, PER_MINUTE
 from aifaceswap.cli.bulk.rows import open_rows
 from aifaceswap.cli.bulk.run import Order
 from aifaceswap.cli.context import Session
@@ -17,7 +17,6 @@ from aifaceswap.cli.failures import span
 from aifaceswap.cli.rendering import note
 from aifaceswap.errors import InvalidRequestError
 
-_SLOTS = 10
 _DAY = 86_400
 
 
@@ -46,17 +45,17 @@ class Plan:
             job: Seconds that a swap takes.
             concurrency: How many may be unfinished at once.
         """
-        slots = min(concurrency, _SLOTS)
+        slots = min(concurrency, MAX_UNFINISHED_SWAPS)
         # One request of each pause goes to the poll, and an end is seen half a pause late.
         paces = (
-            (min(PER_MINUTE - 60 / pause, slots * 60 / (job + pause / 2)), pause)
+            (min(REQUESTS_PER_WINDOW - 60 / pause, slots * 60 / (job + pause / 2)), pause)
             for pause in range(2, 61)
         )
         per_minute, pause = max(paces)
         minutes = rows / per_minute
         requests = rows + math.ceil(minutes * 60 / pause) if rows else 0
         # What one day does not allow is done after the next midnight.
-        days_waited = max(0, requests - 1) // PER_DAY
+        days_waited = max(0, requests - 1) // REQUESTS_PER_DAY
         seconds = max(minutes * 60, days_waited * _DAY) + (job if rows else 0)
         return cls(rows=rows, per_minute=per_minute, seconds=seconds, requests=requests)
 
@@ -108,8 +107,8 @@ async def _tell(session: Session, order: Order, rows: int, job: float) -> None:
             "credits": have,
             "credits_suffice": have >= plan.rows,
             "requests_needed": plan.requests,
-            "requests_per_day": PER_DAY,
-            "day_suffices": plan.requests <= PER_DAY,
+            "requests_per_day": REQUESTS_PER_DAY,
+            "day_suffices": plan.requests <= REQUESTS_PER_DAY,
             "assumed": {"seconds_per_swap": job, "credits_per_row": 1},
         }
     )
@@ -136,10 +135,13 @@ def _fields(plan: Plan, rows: int, have: float, job: float) -> Iterator[tuple[st
     yield "Time", f"about {span(plan.seconds)} at {plan.per_minute:.0f} swaps a minute"
     enough = "enough" if have >= plan.rows else f"{plan.rows - have:,.10g} too few"
     yield "Credits", f"{plan.rows:,} of {have:,.10g}: {enough}"
-    days = math.ceil(plan.requests / PER_DAY)
+    days = math.ceil(plan.requests / REQUESTS_PER_DAY)
     fits = "enough" if days <= 1 else f"it takes {days} UTC days"
-    yield "Requests", f"about {plan.requests:,} of {PER_DAY:,} a day: {fits}"
+    yield "Requests", f"about {plan.requests:,} of {REQUESTS_PER_DAY:,} a day: {fits}"
     yield "Assumed", f"{job:g} s for a swap (--assume-seconds)"
     yield "", "1 credit for a row: the price is not documented"
     yield "", "nothing else uses the key, today's requests so far included"
-    yield "Limits", f"{PER_MINUTE} requests a minute, {_SLOTS} unfinished swaps"
+    yield (
+        "Limits",
+        f"{REQUESTS_PER_WINDOW} requests a minute, {MAX_UNFINISHED_SWAPS} unfinished swaps",
+    )

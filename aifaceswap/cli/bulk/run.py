@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast
 import attrs
 import click
 
+from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap.bulk import AsyncBulk, Outcome
 from aifaceswap.cli import jobs, rendering
 from aifaceswap.cli.bulk.display import BulkDisplay, CountingBudget
@@ -43,7 +44,7 @@ class Order:
     journal: Path | None = None
     output: Path | None = None
     retry_failed: bool = False
-    concurrency: int = 10
+    concurrency: int = MAX_UNFINISHED_SWAPS
 
     def find_journal(self, session: Session) -> Path | None:
         """The journal: the one that was given, or one beside the input.

@@ -23,8 +23,9 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from aifaceswap import _validation
+from aifaceswap._limits import BASE_URL_VARIABLE, SIGNATURE_TOLERANCE
 from aifaceswap._version import __version__
-from aifaceswap.cli.context import BASE_URL, SITE, Session
+from aifaceswap.cli.context import SITE, Session
 from aifaceswap.cli.failures import describe, find_next, span
 from aifaceswap.cli.rendering import printable
 from aifaceswap.errors import (
@@ -34,7 +35,6 @@ from aifaceswap.errors import (
     ConfigurationError,
 )
 from aifaceswap.models import Account
-from aifaceswap.webhooks._signature import TOLERANCE
 
 State = Literal["ok", "warning", "problem", "skipped"]
 
@@ -196,7 +196,7 @@ def at_base_url(session: Session, settings: Settings) -> Check:
     data = {"url": settings.base_url}
     if not urlsplit(settings.base_url).path.rstrip("/").endswith(_API_PATH):
         text = f"{settings.base_url} does not end in {_API_PATH}"
-        advice = f"export {BASE_URL}={settings.base_url.rstrip('/')}{_API_PATH}"
+        advice = f"export {BASE_URL_VARIABLE}={settings.base_url.rstrip('/')}{_API_PATH}"
         return Check("Base URL", "warning", text, advice, data)
     return Check("Base URL", "ok", settings.base_url, data=data)
 
@@ -213,7 +213,10 @@ async def at_name(settings: Settings) -> Check:
             )
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "there is no answer, or it is no name"
-        advice = f"check the network, the DNS server, and the spelling in {BASE_URL}, if it is set"
+        advice = (
+            f"check the network, the DNS server, and the spelling in {BASE_URL_VARIABLE}, "
+            "if it is set"
+        )
         return Check("Name", "problem", f"{host} does not resolve: {reason}", advice)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     shown = ", ".join(addresses[:_SHOWN_ADDRESSES])
@@ -235,7 +238,7 @@ async def at_tls(settings: Settings) -> Check:
         text = f"the certificate is not valid: {error.verify_message}"
         return Check("TLS", "problem", text, _certificate_advice(error))
     except ssl.SSLError as error:
-        advice = f"what answers there does not speak TLS: correct {BASE_URL}"
+        advice = f"what answers there does not speak TLS: correct {BASE_URL_VARIABLE}"
         return Check("TLS", "problem", f"no handshake: {error.reason or error}", advice)
     except (OSError, UnicodeError) as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else "no connection"
@@ -277,7 +280,7 @@ def _certificate_advice(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code in _NOT_NOW:
         return "set this machine's clock; if it is right, tell whoever runs the server"
     if error.verify_code in _OTHER_HOST:
-        return f"it is another host's: correct {BASE_URL}"
+        return f"it is another host's: correct {BASE_URL_VARIABLE}"
     return (
         "install the system's certificates (ca-certificates), or, if a proxy or a server of "
         "your own answers there, set SSL_CERT_FILE to a file with its authority's certificate, too"
@@ -313,8 +316,8 @@ def at_clock(reply: Reply | None) -> Check:
     advice = "set the clock, e.g.: sudo timedatectl set-ntp true"
     if abs(skew) <= _NOTABLE_SKEW:
         return Check("Clock", "ok", f"within {_NOTABLE_SKEW:g} s of the service's", data=data)
-    if abs(skew) < TOLERANCE:
-        text = f"{off}; webhook deliveries are refused from {TOLERANCE:g} s on"
+    if abs(skew) < SIGNATURE_TOLERANCE:
+        text = f"{off}; webhook deliveries are refused from {SIGNATURE_TOLERANCE:g} s on"
         return Check("Clock", "warning", text, advice, data)
     text = f"{off}; every webhook delivery is refused, as too old or too far ahead"
     return Check("Clock", "problem", text, advice, data)

@@ -11,9 +11,10 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
-from aifaceswap import _validation
+from aifaceswap import _limits
+from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from aifaceswap.cli import jobs, rendering
-from aifaceswap.cli.context import API_KEY, BASE_URL, Session
+from aifaceswap.cli.context import Session
 from aifaceswap.cli.doctor import checks as look
 from aifaceswap.cli.doctor.checks import PATIENCE, Check, Reply, Settings, State, counted
 from aifaceswap.cli.failures import ERROR
@@ -70,8 +71,8 @@ async def _settings(session: Session) -> AsyncGenerator[Settings]:
         async with Emulator() as emulator:
             yield Settings.of(emulator.api_key, emulator.base_url)
         return
-    key = os.environ.get(API_KEY, "").strip()
-    yield Settings.of(key, os.environ.get(BASE_URL) or _validation.DEFAULT_BASE_URL)
+    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    yield Settings.of(key, os.environ.get(BASE_URL_VARIABLE) or _limits.DEFAULT_BASE_URL)
 
 
 async def _ask(settings: Settings) -> Reply:

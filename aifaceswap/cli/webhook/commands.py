@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from aifaceswap._limits import SIGNATURE_TOLERANCE
 from aifaceswap.cli.context import Session
 from aifaceswap.cli.options import Finite, Function, check_local_url, json_option, metadata_option
 
@@ -28,7 +29,7 @@ def _tolerance_option(function: Function) -> Function:
     return click.option(
         "--tolerance",
         type=Finite(min=0, min_open=True),
-        default=300.0,
+        default=SIGNATURE_TOLERANCE,
         show_default=True,
         metavar="SECONDS",
         help="How old, or how far ahead, a signature may be.",

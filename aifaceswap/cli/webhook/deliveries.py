@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from aifaceswap import _validation, webhooks
 from aifaceswap._api import codec
+from aifaceswap._limits import API_KEY_VARIABLE
 from aifaceswap.cli import jobs, rendering
-from aifaceswap.cli.context import API_KEY, Session
+from aifaceswap.cli.context import Session
 from aifaceswap.cli.failures import ERROR, CommandError, span
 from aifaceswap.cli.rendering import Display, note
 from aifaceswap.client import AsyncClient
@@ -196,7 +197,7 @@ def _find_next(session: Session, status: int | None) -> str:
     if status is None:
         return "start the app, or correct --to"
     nearest = max((least for least in _ANSWERS if least <= status), default=300)
-    key = DEFAULT_API_KEY if session.emulated else f"the one in {API_KEY}"
+    key = DEFAULT_API_KEY if session.emulated else f"the one in {API_KEY_VARIABLE}"
     return _ANSWERS[nearest].format(key=key)
 
 

@@ -374,7 +374,7 @@ def test_what_cannot_work_is_refused_at_the_start(
     make: Callable[..., object], options: dict[str, Any], field: str
 ) -> None:
     """Not at the first delivery."""
-    with pytest.raises(ConfigurationError, match=f"^{field}: ") as caught:
+    with pytest.raises(ConfigurationError, match=rf"^{field}\b") as caught:
         make(**{"handler": print, "keys": KEY, **options})
     assert caught.value.field == field
 
