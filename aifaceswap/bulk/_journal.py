@@ -51,36 +51,21 @@ PRAGMA user_version = {VERSION};
 class State(IntEnum):
     """How far a row has come."""
 
-    NEW = -1  # never written
-    MEANT = 0  # key and body are written; it may have been sent
+    NEW = -1  # not written yet
+    INTENDED = 0  # key and body are written; the request may have been sent
     CREATED = 1  # the swap exists
-    ENDED = 2  # the swap has ended well; its picture is not here yet
+    AWAITING_DOWNLOAD = 2  # the swap is done; its file is not saved yet
     DONE = 3
     FAILED = 4
-    UNPAID = 5  # refused for want of credits: the service remembers that with the key
+    NO_CREDITS = 5  # rejected for lack of credits; the service remembers that with the key
 
 
 FINISHED = frozenset({State.DONE, State.FAILED})
 
 
 @attrs.frozen
-class Record:
-    """One row, as it stands in the journal. What it holds as JSON is read when it is asked for.
-
-    The fields are the columns, in their order.
-
-    Attributes:
-        row: Its number, from 0.
-        state: How far it has come.
-        key: Its idempotency key.
-        body: The bytes that are sent.
-        swap_id: The id of its swap, once it is created.
-        swap_json: The swap, once it has ended.
-        error_json: Why it failed.
-        path: Where its picture is, as the system says it: a path need not be text.
-        attempts: How many times it was sent.
-        seconds: How long it took.
-    """
+class JournalEntry:
+    """One row of the journal; its fields are the columns in their order."""
 
     row: int
     state: State
@@ -194,7 +179,7 @@ class Journal:
         with self._alone():
             self._connection.close()
 
-    async def write(self, record: Record) -> None:
+    async def write(self, record: JournalEntry) -> None:
         """Write a row, and wait until it is on the disk.
 
         Args:
@@ -211,7 +196,7 @@ class Journal:
             if self._written < number:
                 await to_thread.run_sync(self._flush)
 
-    async def read(self, after: int) -> list[Record]:
+    async def read(self, after: int) -> list[JournalEntry]:
         """Read the next rows in order.
 
         Args:
@@ -259,12 +244,12 @@ class Journal:
         with self._guard, _named(self._path):
             yield
 
-    def _read(self, after: int) -> list[Record]:
+    def _read(self, after: int) -> list[JournalEntry]:
         with self._alone():
             rows = self._connection.execute(
                 "SELECT * FROM rows WHERE row > ? ORDER BY row LIMIT ?", (after, _CHUNK)
             )
-            return [Record(*values) for values in rows]
+            return [JournalEntry(*values) for values in rows]
 
     def _unfinished_ids(self) -> set[str]:
         with self._alone():
@@ -281,7 +266,7 @@ class Journal:
                 raise JournalError(f"{self._path} is damaged: {fault}") from None
 
 
-_columns = attrgetter(*(field.name for field in attrs.fields(Record)))
+_columns = attrgetter(*(field.name for field in attrs.fields(JournalEntry)))
 
 
 def _prepare(connection: sqlite3.Connection, path: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from aifaceswap._api.requests import new_idempotency_key, swap_body
-from aifaceswap.bulk._journal import Journal, Record, State
+from aifaceswap.bulk._journal import Journal, JournalEntry, State
 from aifaceswap.errors import InvalidRequestError, JournalError
 from aifaceswap.models import SwapRequest
 
@@ -49,7 +49,7 @@ class Rows:
     retry_failed: bool
     with_pictures: bool
 
-    async def read(self) -> AsyncGenerator[Record | InvalidRow]:
+    async def read(self) -> AsyncGenerator[JournalEntry | InvalidRow]:
         """Each row in order, then those that are in the journal alone.
 
         Yields:
@@ -71,7 +71,9 @@ class Rows:
                 yield InvalidRow(number, error)
                 continue
             if known is None or known.row != number:
-                yield Record(row=number, state=State.NEW, key=new_idempotency_key(), body=body)
+                yield JournalEntry(
+                    row=number, state=State.NEW, key=new_idempotency_key(), body=body
+                )
                 continue
             yield self._resumed(known, body)
             known = await anext(journaled, None)
@@ -80,25 +82,25 @@ class Rows:
             yield self._resumed(known, known.body)
             known = await anext(journaled, None)
 
-    async def _journaled(self) -> AsyncGenerator[Record]:
+    async def _journaled(self) -> AsyncGenerator[JournalEntry]:
         after = -1
-        while self.journal is not None and (records := await self.journal.read(after)):
-            for record in records:
-                yield record
-            after = records[-1].row
+        while self.journal is not None and (entries := await self.journal.read(after)):
+            for entry in entries:
+                yield entry
+            after = entries[-1].row
 
-    def _resumed(self, record: Record, body: bytes) -> Record:
-        if record.body != body:
-            raise _changed(record.row)
-        if record.state not in _STATES:
-            raise JournalError(f"row {record.row} of the journal is damaged: state {record.state}")
-        failed_before = record.state == State.FAILED and self.retry_failed
-        if record.state == State.UNPAID or failed_before:
+    def _resumed(self, entry: JournalEntry, body: bytes) -> JournalEntry:
+        if entry.body != body:
+            raise _changed(entry.row)
+        if entry.state not in _STATES:
+            raise JournalError(f"row {entry.row} of the journal is damaged: state {entry.state}")
+        failed_before = entry.state == State.FAILED and self.retry_failed
+        if entry.state == State.NO_CREDITS or failed_before:
             key = new_idempotency_key()
-            return Record(row=record.row, state=State.NEW, key=key, body=body)
-        if record.state == State.DONE and self.with_pictures and record.path is None:
-            return attrs.evolve(record, state=State.ENDED)
-        return record
+            return JournalEntry(row=entry.row, state=State.NEW, key=key, body=body)
+        if entry.state == State.DONE and self.with_pictures and entry.path is None:
+            return attrs.evolve(entry, state=State.AWAITING_DOWNLOAD)
+        return entry
 
 
 def _changed(row: int) -> JournalError:

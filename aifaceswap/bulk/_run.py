@@ -30,7 +30,7 @@ from aifaceswap._http.retry import is_retryable
 from aifaceswap._http.transport import CallOptions, Transport
 from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE, MAX_UNFINISHED_SWAPS
 from aifaceswap._polling.watcher import Watcher
-from aifaceswap.bulk._journal import FINISHED, Journal, Record, State, error_json, swap_json
+from aifaceswap.bulk._journal import FINISHED, Journal, JournalEntry, State, error_json, swap_json
 from aifaceswap.bulk._rows import InvalidRow, Requests, Rows
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -234,15 +234,15 @@ class AsyncBulk:
             retry_failed=settings.retry_failed,
             with_pictures=settings.download_to is not None,
         )
-        async for record in rows.read():
+        async for entry in rows.read():
             self._count("read")
-            if isinstance(record, InvalidRow):
+            if isinstance(entry, InvalidRow):
                 await self._rows_begun.acquire()
-                self._put(Outcome(row=record.row, error=record.error))
-            elif record.state in FINISHED:
-                await self._repeat(record)
+                self._put(Outcome(row=entry.row, error=entry.error))
+            elif entry.state in FINISHED:
+                await self._repeat(entry)
             else:
-                await self._begin(record)
+                await self._begin(entry)
 
     async def _end(self) -> None:
         """Wait until all rows are read and all that were begun have ended."""
@@ -257,22 +257,22 @@ class AsyncBulk:
             await asyncio.wait(self._tasks)
         self._outcomes.put_nowait(_End)
 
-    async def _repeat(self, record: Record) -> None:
+    async def _repeat(self, entry: JournalEntry) -> None:
         """Yield an outcome of an earlier run."""
         if self._settings.skip_finished:
-            self._count("done" if record.state == State.DONE else "failed")
+            self._count("done" if entry.state == State.DONE else "failed")
             return
         await self._rows_begun.acquire()
-        self._put(_outcome(record, record.swap, record.error))
+        self._put(_outcome(entry, entry.swap, entry.error))
 
-    async def _begin(self, record: Record) -> None:
+    async def _begin(self, entry: JournalEntry) -> None:
         await self._rows_begun.acquire()
-        if record.state == State.ENDED:
-            self._spawn(self._finish(record, record.swap, self._clock()))
+        if entry.state == State.AWAITING_DOWNLOAD:
+            self._spawn(self._finish(entry, entry.swap, self._clock()))
             return
         await self._slots.acquire()
         self._count("in_flight")
-        self._spawn(self._work(record))
+        self._spawn(self._work(entry))
 
     async def _count_swaps_of_others(self) -> None:
         """The service counts every unfinished swap of the key: others hold slots, too."""
@@ -299,76 +299,76 @@ class AsyncBulk:
 
     # --- a row's life ---
 
-    async def _work(self, record: Record) -> None:
+    async def _work(self, entry: JournalEntry) -> None:
         began = self._clock()
         try:
-            record, swap = await self._swap(record)
+            entry, swap = await self._swap(entry)
         except AIFaceSwapError as error:
-            await self._fail(record, error, began)
+            await self._fail(entry, error, began)
             return
         finally:
             self._slots.release()
             self._count("in_flight", -1)
-        await self._finish(record, swap, began)
+        await self._finish(entry, swap, began)
 
-    async def _swap(self, record: Record) -> tuple[Record, Swap]:
+    async def _swap(self, entry: JournalEntry) -> tuple[JournalEntry, Swap]:
         """See a row's swap to its end; its slot is held meanwhile."""
-        if record.swap_id is not None:
-            return record, await self._wait(record.swap_id)
-        if record.state == State.NEW:
-            record = await self._write(attrs.evolve(record, state=State.MEANT))
-        response = await self._send(post_swap(record.body, record.key))
+        if entry.swap_id is not None:
+            return entry, await self._wait(entry.swap_id)
+        if entry.state == State.NEW:
+            entry = await self._write(attrs.evolve(entry, state=State.INTENDED))
+        response = await self._send(post_swap(entry.body, entry.key))
         swap = response.value
-        record = attrs.evolve(
-            record, state=State.CREATED, swap_id=swap.id, attempts=response.attempts
+        entry = attrs.evolve(
+            entry, state=State.CREATED, swap_id=swap.id, attempts=response.attempts
         )
         if swap.is_finished:
-            return record, swap
-        await self._write(record)
-        return record, await self._wait(swap)
+            return entry, swap
+        await self._write(entry)
+        return entry, await self._wait(swap)
 
-    async def _finish(self, record: Record, swap: Swap | None, began: float) -> None:
+    async def _finish(self, entry: JournalEntry, swap: Swap | None, began: float) -> None:
         """Fetch the picture, write down the end, hand out the outcome."""
         try:
             if swap is None or swap.has_failed:
-                raise SwapFailedError(f"row {record.row}: {_reason(swap)}", swap=swap)
-            record = attrs.evolve(record, state=State.ENDED, swap_json=swap_json(swap))
-            record = await self._fetched(record, swap)
+                raise SwapFailedError(f"row {entry.row}: {_reason(swap)}", swap=swap)
+            entry = attrs.evolve(entry, state=State.AWAITING_DOWNLOAD, swap_json=swap_json(swap))
+            entry = await self._fetched(entry, swap)
             seconds = self._clock() - began
-            record = await self._write(attrs.evolve(record, state=State.DONE, seconds=seconds))
+            entry = await self._write(attrs.evolve(entry, state=State.DONE, seconds=seconds))
         except AIFaceSwapError as error:
-            await self._fail(record, error, began, swap)
+            await self._fail(entry, error, began, swap)
         else:
-            self._put(_outcome(record, swap, None))
+            self._put(_outcome(entry, swap, None))
 
     async def _fail(
-        self, record: Record, error: AIFaceSwapError, began: float, swap: Swap | None = None
+        self, entry: JournalEntry, error: AIFaceSwapError, began: float, swap: Swap | None = None
     ) -> None:
-        error.idempotency_key = record.key
+        error.idempotency_key = entry.key
         # A swap that has ended is paid: only its picture is missing, and may come the next time.
-        state = None if record.state == State.ENDED else _state_after(error)
+        state = None if entry.state == State.AWAITING_DOWNLOAD else _state_after(error)
         if isinstance(error, SwapFailedError | WaitTimeoutError):
             swap = error.swap
-        record = attrs.evolve(record, seconds=self._clock() - began, error_json=error_json(error))
+        entry = attrs.evolve(entry, seconds=self._clock() - began, error_json=error_json(error))
         try:
             # What may pass stays as it is in the journal, for the next run to go on with.
             if state is not None:
                 json = None if swap is None else swap_json(swap)
-                await self._write(attrs.evolve(record, state=state, swap_json=json))
+                await self._write(attrs.evolve(entry, state=state, swap_json=json))
         except JournalError as fault:
             error = fault
         if isinstance(error, _STOPPING):
             self._stop_for(error)
             self._rows_begun.release()
         else:
-            self._put(_outcome(record, swap, error))
+            self._put(_outcome(entry, swap, error))
 
-    async def _fetched(self, record: Record, swap: Swap) -> Record:
+    async def _fetched(self, entry: JournalEntry, swap: Swap) -> JournalEntry:
         folder = self._settings.download_to
         if folder is None:
-            return record
-        await self._write(record)
-        target = folder / _file_name(record.row, swap)
+            return entry
+        await self._write(entry)
+        target = folder / _file_name(entry.row, swap)
         async with self._downloads:
             try:
                 await self._download(swap, target)
@@ -376,7 +376,7 @@ class AsyncBulk:
                 if error.status not in EXPIRED:
                     raise
                 await self._download((await self._send(get_swap(swap.id))).value, target)
-        return attrs.evolve(record, path=os.fsencode(target))
+        return attrs.evolve(entry, path=os.fsencode(target))
 
     async def _download(self, swap: Swap, target: Path) -> None:
         url = swap.result_url or ""
@@ -399,10 +399,10 @@ class AsyncBulk:
                     raise
             await asyncio.sleep(wait)
 
-    async def _write(self, record: Record) -> Record:
+    async def _write(self, entry: JournalEntry) -> JournalEntry:
         if self._journal is not None:
-            await self._journal.write(record)
-        return record
+            await self._journal.write(entry)
+        return entry
 
     # --- outcomes out ---
 
@@ -447,22 +447,22 @@ class AsyncBulk:
 def _state_after(error: AIFaceSwapError) -> State | None:
     """How a row that failed like this stands in the journal; None: as before."""
     if isinstance(error, InsufficientCreditsError):
-        return State.UNPAID
+        return State.NO_CREDITS
     if isinstance(error, _STOPPING):
         return None
     final = isinstance(error, SwapFailedError | APIStatusError) and not is_retryable(error)
     return State.FAILED if final else None
 
 
-def _outcome(record: Record, swap: Swap | None, error: AIFaceSwapError | None) -> Outcome:
+def _outcome(entry: JournalEntry, swap: Swap | None, error: AIFaceSwapError | None) -> Outcome:
     return Outcome(
-        row=record.row,
-        idempotency_key=record.key,
+        row=entry.row,
+        idempotency_key=entry.key,
         swap=swap,
         error=error,
-        path=None if record.path is None else Path(os.fsdecode(record.path)),
-        attempts=record.attempts,
-        seconds=record.seconds,
+        path=None if entry.path is None else Path(os.fsdecode(entry.path)),
+        attempts=entry.attempts,
+        seconds=entry.seconds,
     )
 
 

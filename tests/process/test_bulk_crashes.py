@@ -142,7 +142,7 @@ def test_no_crash_loses_or_doubles_a_swap(tmp_path: Path) -> None:
 def check(folder: Path) -> None:
     """Every row is done in the journal, and its picture is whole."""
 
-    async def read() -> list[_journal.Record]:
+    async def read() -> list[_journal.JournalEntry]:
         journal = await Journal.open(folder / "run.sqlite")
         try:
             return await journal.read(-1)

@@ -12,7 +12,7 @@ from typing import Any
 
 from aifaceswap._api import codec
 from aifaceswap.bulk import Outcome
-from aifaceswap.bulk._journal import Journal, Record, State
+from aifaceswap.bulk._journal import Journal, JournalEntry, State
 from aifaceswap.cli import jobs, rendering
 from aifaceswap.cli.context import Session
 from aifaceswap.cli.rendering import note
@@ -21,12 +21,12 @@ from aifaceswap.errors import AIFaceSwapError, JournalError
 _STATES = {
     State.DONE: "done",
     State.FAILED: "failed",
-    State.UNPAID: "unpaid",
-    State.ENDED: "not downloaded",
+    State.NO_CREDITS: "unpaid",
+    State.AWAITING_DOWNLOAD: "not downloaded",
     State.CREATED: "in flight",
-    State.MEANT: "unanswered",
+    State.INTENDED: "unanswered",
 }
-_HAVE_OUTCOME = {State.DONE, State.FAILED, State.UNPAID}
+_HAVE_OUTCOME = {State.DONE, State.FAILED, State.NO_CREDITS}
 
 
 def outcome_fields(outcome: Outcome) -> dict[str, Any]:
@@ -97,39 +97,39 @@ async def _status(session: Session, path: Path) -> None:
 
 async def _export(path: Path, write: Callable[[dict[str, Any]], object]) -> None:
     left = 0
-    async with aclosing(_records(path)) as records:
-        async for record in records:
-            if record.state not in _STATES:
-                raise JournalError(f"{path} is damaged: row {record.row} is in no known state")
-            if record.state in _HAVE_OUTCOME:
-                write(outcome_fields(_outcome(record)))
+    async with aclosing(_entries(path)) as entries:
+        async for entry in entries:
+            if entry.state not in _STATES:
+                raise JournalError(f"{path} is damaged: row {entry.row} is in no known state")
+            if entry.state in _HAVE_OUTCOME:
+                write(outcome_fields(_outcome(entry)))
             else:
                 left += 1
     if left:
         note(f"{left:,} rows of the journal have no outcome yet.")
 
 
-async def _records(path: Path) -> AsyncGenerator[Record]:
+async def _entries(path: Path) -> AsyncGenerator[JournalEntry]:
     journal = await Journal.open(path)
     try:
         after = -1
-        while records := await journal.read(after):
-            for record in records:
-                yield record
-            after = records[-1].row
+        while entries := await journal.read(after):
+            for entry in entries:
+                yield entry
+            after = entries[-1].row
     finally:
         await journal.close()
 
 
-def _outcome(record: Record) -> Outcome:
+def _outcome(entry: JournalEntry) -> Outcome:
     return Outcome(
-        row=record.row,
-        idempotency_key=record.key,
-        swap=record.swap,
-        error=record.error,
-        path=None if record.path is None else Path(os.fsdecode(record.path)),
-        attempts=record.attempts,
-        seconds=record.seconds,
+        row=entry.row,
+        idempotency_key=entry.key,
+        swap=entry.swap,
+        error=entry.error,
+        path=None if entry.path is None else Path(os.fsdecode(entry.path)),
+        attempts=entry.attempts,
+        seconds=entry.seconds,
     )
 
 

@@ -21,10 +21,10 @@ from aifaceswap import (
     Swap,
     SwapFailedError,
 )
-from aifaceswap.bulk._journal import Journal, Record, State, error_json, swap_json
+from aifaceswap.bulk._journal import Journal, JournalEntry, State, error_json, swap_json
 
 SWAP = Swap(id="tsk_1", status="failed", error={"code": "no_face", "message": "No face."})
-FULL = Record(
+FULL = JournalEntry(
     row=7,
     state=State.DONE,
     key="key-7",
@@ -47,8 +47,8 @@ async def opened(path: Path) -> AsyncIterator[Journal]:
         await journal.close()
 
 
-def record(row: int, state: State = State.MEANT, **fields: Any) -> Record:
-    return Record(row=row, state=state, key=f"key-{row}", body=b"{}", **fields)
+def record(row: int, state: State = State.INTENDED, **fields: Any) -> JournalEntry:
+    return JournalEntry(row=row, state=state, key=f"key-{row}", body=b"{}", **fields)
 
 
 def change(path: Path, statement: str, *values: object) -> None:
@@ -104,7 +104,14 @@ async def test_writes_at_once_are_one_transaction(
 
 async def test_it_knows_how_far_the_rows_have_come(tmp_path: Path) -> None:
     """Counted by state; the swaps under way by their ids."""
-    states = [State.MEANT, State.CREATED, State.CREATED, State.ENDED, State.DONE, State.FAILED]
+    states = [
+        State.INTENDED,
+        State.CREATED,
+        State.CREATED,
+        State.AWAITING_DOWNLOAD,
+        State.DONE,
+        State.FAILED,
+    ]
     async with opened(tmp_path / "run.sqlite") as journal:
         for row, state in enumerate(states):
             await journal.write(record(row, state, swap_id=f"tsk_{row}"))
@@ -292,8 +299,8 @@ async def test_the_format_of_the_file_stays(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
         assert connection.execute("SELECT * FROM rows").fetchone() == attrs.astuple(FULL)
         columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(rows)")]
-    assert columns == [field.name for field in attrs.fields(Record)]
-    states = ["NEW", "MEANT", "CREATED", "ENDED", "DONE", "FAILED", "UNPAID"]
+    assert columns == [field.name for field in attrs.fields(JournalEntry)]
+    states = ["NEW", "INTENDED", "CREATED", "AWAITING_DOWNLOAD", "DONE", "FAILED", "NO_CREDITS"]
     assert {state.name: state.value for state in State} == dict(
         zip(states, range(-1, 6), strict=True)
     )

@@ -8,7 +8,7 @@ import pytest
 
 from aifaceswap import JournalError, SwapRequest
 from aifaceswap._api.requests import swap_body
-from aifaceswap.bulk._journal import Journal, Record, State
+from aifaceswap.bulk._journal import Journal, JournalEntry, State
 from aifaceswap.bulk._rows import InvalidRow, Rows
 
 REQUEST = SwapRequest(
@@ -16,11 +16,13 @@ REQUEST = SwapRequest(
 )
 
 
-async def resumed(path: Path, state: int, *, retry_failed: bool = False) -> Record | InvalidRow:
+async def resumed(
+    path: Path, state: int, *, retry_failed: bool = False
+) -> JournalEntry | InvalidRow:
     """The one row of a run whose journal holds it in this state."""
     journal = await Journal.open(path / "run.sqlite")
     try:
-        await journal.write(Record(0, state, "key-0", swap_body(REQUEST)))  # type: ignore[arg-type]
+        await journal.write(JournalEntry(0, state, "key-0", swap_body(REQUEST)))  # type: ignore[arg-type]
         rows = Rows(
             requests=[REQUEST], journal=journal, retry_failed=retry_failed, with_pictures=True
         )
@@ -30,17 +32,19 @@ async def resumed(path: Path, state: int, *, retry_failed: bool = False) -> Reco
         await journal.close()
 
 
-@pytest.mark.parametrize("state", [State.MEANT, State.CREATED, State.ENDED, State.FAILED])
+@pytest.mark.parametrize(
+    "state", [State.INTENDED, State.CREATED, State.AWAITING_DOWNLOAD, State.FAILED]
+)
 async def test_what_was_begun_goes_on_with_its_key(state: State, tmp_path: Path) -> None:
     """It may be paid: another key would pay it again."""
-    assert await resumed(tmp_path, state) == Record(0, state, "key-0", swap_body(REQUEST))
+    assert await resumed(tmp_path, state) == JournalEntry(0, state, "key-0", swap_body(REQUEST))
 
 
-@pytest.mark.parametrize("state", [State.FAILED, State.UNPAID])
+@pytest.mark.parametrize("state", [State.FAILED, State.NO_CREDITS])
 async def test_what_is_done_again_has_a_fresh_key(state: State, tmp_path: Path) -> None:
     """The service answers the old one as it did before."""
     row = await resumed(tmp_path, state, retry_failed=True)
-    assert isinstance(row, Record)
+    assert isinstance(row, JournalEntry)
     assert row.state is State.NEW
     assert row.key != "key-0"
 
@@ -48,8 +52,8 @@ async def test_what_is_done_again_has_a_fresh_key(state: State, tmp_path: Path) 
 async def test_a_row_that_has_no_picture_is_not_done(tmp_path: Path) -> None:
     """Where pictures are wanted now, and were not before."""
     row = await resumed(tmp_path, State.DONE)
-    assert isinstance(row, Record)
-    assert row.state is State.ENDED
+    assert isinstance(row, JournalEntry)
+    assert row.state is State.AWAITING_DOWNLOAD
 
 
 async def test_a_state_that_is_none_is_damage(tmp_path: Path) -> None:

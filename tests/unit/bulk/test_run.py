@@ -30,7 +30,7 @@ from aifaceswap import (
     SwapRequest,
 )
 from aifaceswap._api.requests import swap_body
-from aifaceswap.bulk._journal import Journal, Record, State
+from aifaceswap.bulk._journal import Journal, JournalEntry, State
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator.faults import Fault, Status
 
@@ -159,7 +159,7 @@ async def test_a_swap_that_ended_while_nobody_ran_is_known_by_its_creation(tmp_p
     """The same key again is answered with the finished swap: no wait is needed."""
     request = rows(1)[0]
     async with service() as (emulator, client):
-        meant = Record(row=0, state=State.MEANT, key="key-0", body=swap_body(request))
+        meant = JournalEntry(row=0, state=State.INTENDED, key="key-0", body=swap_body(request))
         journal = await Journal.open(tmp_path / "run.sqlite")
         await journal.write(meant)
         await journal.close()
@@ -397,7 +397,9 @@ async def test_a_failure_that_cannot_be_written_down_stops_the_run(tmp_path: Pat
     """What the journal does not hold has not happened: the next run finds it again."""
     journal, (request,) = tmp_path / "run.sqlite", rows(1, at_0="nsfw")
     begun = await Journal.open(journal)
-    await begun.write(Record(row=0, state=State.MEANT, key="key-0", body=swap_body(request)))
+    await begun.write(
+        JournalEntry(row=0, state=State.INTENDED, key="key-0", body=swap_body(request))
+    )
     await begun.close()
     async with service() as (_, client):
         async with client.swaps.bulk([request], journal=journal) as outcomes:
@@ -467,7 +469,7 @@ async def test_closing_waits_for_a_write_that_was_cancelled(tmp_path: Path) -> N
     """A thread goes on where its task was cancelled; the file must not be closed under it."""
     for number in range(100):
         journal = await Journal.open(tmp_path / "run.sqlite")
-        record = Record(row=number, state=State.MEANT, key="key", body=bytes(100_000))
+        record = JournalEntry(row=number, state=State.INTENDED, key="key", body=bytes(100_000))
         write = asyncio.create_task(journal.write(record))
         for _ in range(number):
             await asyncio.sleep(0)
