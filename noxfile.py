@@ -23,8 +23,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 SUPPORTED = list(nox.project.python_versions(PROJECT))
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-# What pytest is given where nobody says otherwise: a process for each core.
-PARALLEL = ("-n", "auto")
+# More processes than cores: many tests wait for sockets and other processes.
+PARALLEL = ("-n", "4", "--dist", "worksteal")
 
 # Only for the benchmarks: other limiters, to be measured beside ours.
 LIMITERS = ("aiolimiter", "limits", "pyrate-limiter")
@@ -62,6 +62,13 @@ def tests(session: nox.Session) -> None:
     session.install(".[cli]", *_group("test"))
     # Not `python -m pytest`, which would put the checkout before the wheel.
     session.run("pytest", *(session.posargs or PARALLEL))
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """A few tests on the Python that runs nox: `nox -R -s quick -- -k retry`."""
+    session.install("-e", ".[cli]", *_group("test"))
+    session.run("pytest", *session.posargs)
 
 
 # Python 3.11 loses track of the lines behind a coroutine that was cancelled.
@@ -116,10 +123,12 @@ def frameworks(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format and style."""
+    """Format, style, spelling and the import contracts."""
     session.install(*_group("lint"))
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
+    session.run("codespell")
+    session.run("lint-imports")
 
 
 @nox.session

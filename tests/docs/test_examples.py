@@ -118,7 +118,7 @@ def test_no_code_of_a_page_goes_unseen(name: str) -> None:
 
 
 def _other_tests() -> str:
-    files = (ROOT / "tests").glob("*/test_*.py")
+    files = (ROOT / "tests").rglob("test_*.py")
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 

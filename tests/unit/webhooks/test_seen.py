@@ -85,7 +85,7 @@ async def test_the_store_forgets_in_time() -> None:
 )
 def test_a_store_that_holds_nothing_is_refused(options: dict[str, int], field: str) -> None:
     """At the start."""
-    with pytest.raises(ConfigurationError, match=rf"^{field}\\b") as caught:
+    with pytest.raises(ConfigurationError, match=rf"^{field}\b") as caught:
         MemorySeen(**options)
     assert caught.value.field == field
 
