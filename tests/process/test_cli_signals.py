@@ -18,7 +18,8 @@ import attrs
 import pytest
 
 from aifaceswap.emulator import Emulator
-from support.commands import FACE, FOREVER, TARGET, Outcome, environment, on_terminal, running
+from support.commands import FOREVER, Outcome, environment, on_terminal, running
+from support.samples import FACE, TARGET
 from support.scripted import SWAP, Received, ScriptedServer, answer, stall
 
 Command = Callable[..., Outcome]

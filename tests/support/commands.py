@@ -17,8 +17,6 @@ from typing import Any
 
 import attrs
 
-FACE = "https://example.com/face.jpg"
-TARGET = "https://example.com/target.jpg"
 INSTANT = "https://example.com/instant.jpg"
 FOREVER = "https://example.com/forever.jpg"
 

@@ -25,13 +25,9 @@ from aifaceswap import (
 )
 from aifaceswap.emulator import Emulator
 from aifaceswap.emulator.faults import Fault, Status
+from support.samples import URLS
 from support.scripted import Received, ScriptedServer, answer
 from support.virtual_time import run_virtual
-
-URLS: dict[str, Any] = {
-    "source_url": "https://example.com/f.jpg",
-    "target_url": "https://example.com/t.jpg",
-}
 
 
 def swap_of(server: ScriptedServer) -> Swap:

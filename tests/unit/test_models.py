@@ -30,10 +30,10 @@ from aifaceswap.models import (
     WebhookEvent,
     without_query,
 )
+from support.samples import FACE
 
 PROPERTY = settings(max_examples=100, deadline=None)
 
-FACE = "https://example.com/face.jpg"
 TARGET = "https://example.com/target.gif"
 
 

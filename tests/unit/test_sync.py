@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,11 +24,7 @@ from aifaceswap import (
     WaitTimeoutError,
 )
 from aifaceswap.emulator import Emulator, Limits
-
-URLS: dict[str, Any] = {
-    "source_url": "https://example.com/f.jpg",
-    "target_url": "https://example.com/t.jpg",
-}
+from support.samples import URLS
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from urllib.parse import urlencode, urlsplit
 import attrs
 import pytest
 
+from support.samples import TARGET
+
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 NEEDS = {
     "aiohttp": (),
@@ -31,8 +33,6 @@ NEEDS = {
     "fastapi": ("fastapi", "uvicorn"),
     "flask": ("flask",),
 }
-FACE = "https://example.com/face.jpg"
-TARGET = "https://example.com/target.jpg"
 INSTANT = "https://example.com/instant.jpg"
 FOREVER = "https://example.com/forever.jpg"
 PATIENCE = 30.0

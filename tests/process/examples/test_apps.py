@@ -14,8 +14,9 @@ import pytest
 
 from aifaceswap import webhooks
 from aifaceswap.emulator import Emulator
-from process.examples.apps import FACE, FOREVER, PATIENCE, TARGET, App, ask, running
+from process.examples.apps import FOREVER, PATIENCE, App, ask, running
 from process.examples.conftest import World
+from support.samples import FACE, TARGET
 
 KEY = {"AIFACESWAP_API_KEY": "key_test_123"}
 

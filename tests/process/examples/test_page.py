@@ -9,8 +9,9 @@ from typing import TypeAlias
 
 import pytest
 
-from process.examples.apps import FACE, TARGET, App, ask, require, running
+from process.examples.apps import App, ask, require, running
 from support.browser import DESKTOP, PHONE, Browser
+from support.samples import FACE, TARGET
 
 Factory: TypeAlias = pytest.TempPathFactory
 

@@ -33,11 +33,10 @@ from aifaceswap.errors import (
     ServiceUnavailableError,
 )
 from aifaceswap.models import Account, RateLimit, Swap, SwapPage, SwapRequest, SwapType
+from support.samples import FACE, TARGET
 
 PROPERTY = settings(max_examples=200, deadline=None)
 
-FACE = "https://example.com/face.jpg"
-TARGET = "https://example.com/target.jpg"
 REQUEST = SwapRequest(source_url=FACE, target_url=TARGET)
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 GET_SWAP = requests.get_swap("tsk_1")

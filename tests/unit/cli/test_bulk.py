@@ -30,7 +30,8 @@ from aifaceswap.cli.bulk.plan import Plan
 from aifaceswap.cli.bulk.rows import in_threads
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator.faults import Fault, Status
-from support.commands import FACE, TARGET, Outcome, environment, on_terminal, running
+from support.commands import Outcome, environment, on_terminal, running
+from support.samples import FACE, TARGET
 
 Command = Callable[..., Outcome]
 FAILS = "https://example.com/fails.jpg"

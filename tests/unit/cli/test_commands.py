@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from aifaceswap.emulator import Emulator
-from support.commands import FACE, FOREVER, INSTANT, TARGET, Outcome
+from support.commands import FOREVER, INSTANT, Outcome
+from support.samples import FACE, TARGET
 
 Command = Callable[..., Outcome]
 

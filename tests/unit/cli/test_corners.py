@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from aifaceswap.emulator import Emulator
-from support.commands import FACE, TARGET, on_terminal
+from support.commands import on_terminal
+from support.samples import FACE, TARGET
 from unit.cli.conftest import Command
 
 

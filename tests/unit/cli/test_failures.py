@@ -12,7 +12,8 @@ from aifaceswap import errors
 from aifaceswap.cli.context import Session
 from aifaceswap.cli.failures import ADVICE, find_advice, report
 from aifaceswap.emulator import Emulator
-from support.commands import FACE, TARGET, Outcome
+from support.commands import Outcome
+from support.samples import FACE, TARGET
 
 Command = Callable[..., Outcome]
 

@@ -22,8 +22,8 @@ from aifaceswap import Client
 from aifaceswap.emulator import Emulator, Fault, Limits, RealClock, VirtualClock, faults
 from support.browser import DESKTOP, PHONE, Browser
 from support.emulator_wire import connected, control, creation, exchange, raw
+from support.samples import FACE
 
-FACE = "https://example.com/face.jpg"
 HOOK = "https://shop.example.com/hooks/swap?shop=7"
 NASTY = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 TIGHT = "<img/src=x/onerror=document.title='taken'>"

@@ -9,7 +9,6 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
@@ -26,19 +25,12 @@ from aifaceswap import (
     SwapFailedError,
 )
 from aifaceswap.emulator import Emulator
+from support.samples import URLS, client_of
 from support.scripted import SWAP, Received, ScriptedServer, Step, answer, reset, stall
 
 PICTURE = b"\xff\xd8" + hashlib.sha512(b"seed").digest() * 4000
 JPEG = {"Content-Type": "image/jpeg"}
 VALID = {**JPEG, "ETag": '"v1"'}
-URLS: dict[str, Any] = {
-    "source_url": "https://example.com/f.jpg",
-    "target_url": "https://example.com/t.jpg",
-}
-
-
-def client_of(server: ScriptedServer, **options: float) -> AsyncClient:
-    return AsyncClient("key", base_url=server.base_url, budget=None, **options)  # type: ignore[arg-type]
 
 
 def swap_of(server: ScriptedServer, path: str = "/r.jpg") -> Swap:

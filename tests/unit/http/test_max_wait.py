@@ -18,20 +18,12 @@ from aifaceswap import (
     SwapStatus,
 )
 from aifaceswap.emulator import Emulator
+from support.samples import URLS, client_of
 from support.scripted import SWAP, ScriptedServer, Step, answer, refusal, stall
-
-URLS: dict[str, Any] = {
-    "source_url": "https://example.com/f.jpg",
-    "target_url": "https://example.com/t.jpg",
-}
 
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def client_of(server: ScriptedServer, **options: Any) -> AsyncClient:
-    return AsyncClient("key", base_url=server.base_url, **{"budget": None, **options})
 
 
 def limited(seconds: float, code: str = "rate_limited") -> Step:

@@ -7,17 +7,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-from typing import Any
 
 import pytest
 
 from aifaceswap import AsyncClient, Budget
 from aifaceswap.emulator import Emulator, Limits
+from support.samples import URLS
 
-URLS: dict[str, Any] = {
-    "source_url": "https://example.com/f.jpg",
-    "target_url": "https://example.com/t.jpg",
-}
 NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
 
 

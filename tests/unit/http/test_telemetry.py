@@ -20,7 +20,6 @@ from aifaceswap import (
     AIFaceSwapError,
     APIConnectionError,
     APIResponseError,
-    AsyncClient,
     Budget,
     Client,
     RateLimitError,
@@ -31,6 +30,7 @@ from aifaceswap._http.telemetry import observe
 from aifaceswap.budget import Permit, Purpose
 from aifaceswap.emulator import Emulator
 from support.doc_pages import DOCS, blocks
+from support.samples import client_of
 from support.scripted import SWAP, ScriptedServer, answer, raw, refusal, reset, stall
 
 trace = pytest.importorskip("opentelemetry.trace")
@@ -48,10 +48,6 @@ FIELDS = {
     *("method", "path", "status", "attempts", "seconds"),
     *("request_id", "idempotency_key", "error_type", "retry_in"),
 }
-
-
-def client_of(server: ScriptedServer, **options: Any) -> AsyncClient:
-    return AsyncClient(KEY, base_url=server.base_url, **{"budget": None, **options})
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pickle
 import tracemalloc
 import uuid
 import zlib
-from typing import Any
 
 import aiohttp
 import pytest
@@ -31,21 +30,14 @@ from aifaceswap import (
     ServerError,
     Swap,
 )
+from support.samples import URLS, client_of
 from support.scripted import SWAP, ScriptedServer, answer, raw, refusal, reset, stall
 
 KEY = "key_secret_123"
-URLS: dict[str, Any] = {
-    "source_url": "https://example.com/f.jpg",
-    "target_url": "https://example.com/t.jpg",
-}
 
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def client_of(server: ScriptedServer, **options: object) -> AsyncClient:
-    return AsyncClient(KEY, base_url=server.base_url, **{"budget": None, **options})  # type: ignore[arg-type]
 
 
 async def test_a_creation_is_sent_as_the_contract_says() -> None:

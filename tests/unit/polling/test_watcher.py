@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Any
 
 import pytest
 
@@ -20,12 +19,9 @@ from aifaceswap import (
 )
 from aifaceswap._polling.deliveries import DeliveryTracker
 from aifaceswap.emulator import Emulator, Limits
+from support.samples import URLS
 from support.scripted import SWAP, Received, ScriptedServer, answer, refusal, reset
 
-URLS: dict[str, Any] = {
-    "source_url": "https://example.com/f.jpg",
-    "target_url": "https://example.com/t.jpg",
-}
 DONE = {**SWAP, "status": "done", "progress": 100, "result_url": "https://example.com/r.jpg"}
 LIFE = 30.0
 

@@ -24,15 +24,12 @@ from aifaceswap import (
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.webhooks import WebhookApp, aiohttp_handler
 from support.hooks import KEY, Message, body_of, serve_app, serve_asgi, serve_handler
+from support.samples import URLS
 
 NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
 HOOK = "https://shop.example.com/hook"
 LOST = "https://shop.example.com/lost"
-URLS: dict[str, Any] = {
-    "source_url": "https://example.com/f.jpg",
-    "target_url": "https://example.com/t.jpg",
-    "webhook_url": HOOK,
-}
+HOOKED = {**URLS, "webhook_url": HOOK}
 LIFE = 30.0
 
 
@@ -66,7 +63,7 @@ async def client(emulator: Emulator) -> AsyncIterator[AsyncClient]:
 
 async def test_a_delivery_ends_a_wait_at_once(client: AsyncClient, emulator: Emulator) -> None:
     """Without a request, whoever looks."""
-    swap = await client.swaps.create(**URLS)
+    swap = await client.swaps.create(**HOOKED)
     waits = [asyncio.create_task(client.swaps.wait(wanted)) for wanted in (swap, swap)]
     await asyncio.sleep(0.5)
     began, before = now(), len(emulator.requests)
@@ -80,7 +77,7 @@ async def test_a_delivery_ends_a_wait_at_once(client: AsyncClient, emulator: Emu
 
 async def test_a_delivery_of_a_failure_ends_a_wait(client: AsyncClient) -> None:
     """With the error that a look would have given."""
-    swap = await client.swaps.create(**URLS)
+    swap = await client.swaps.create(**HOOKED)
     wait = asyncio.create_task(client.swaps.wait(swap))
     await asyncio.sleep(0.5)
     failed = Swap(id=swap.id, status="failed", error={"code": "no_face", "message": "No face."})
@@ -92,7 +89,7 @@ async def test_a_delivery_of_a_failure_ends_a_wait(client: AsyncClient) -> None:
 
 async def test_a_delivery_may_come_before_its_wait(client: AsyncClient, emulator: Emulator) -> None:
     """A swap may end before its creation has answered."""
-    swap = await client.swaps.create(**URLS)
+    swap = await client.swaps.create(**HOOKED)
     client.deliver(done(swap))
     before = len(emulator.requests)
 
@@ -103,7 +100,7 @@ async def test_a_delivery_may_come_before_its_wait(client: AsyncClient, emulator
 
 async def test_a_delivery_that_ends_nothing_ends_no_wait(client: AsyncClient) -> None:
     """An event of another swap, or one that says how far it is."""
-    swap = await client.swaps.create(**URLS)
+    swap = await client.swaps.create(**HOOKED)
     wait = asyncio.create_task(client.swaps.wait(swap, timeout=20))
     await asyncio.sleep(0.5)
     client.deliver(done("tsk_other"))
@@ -116,7 +113,7 @@ async def test_a_delivery_that_ends_nothing_ends_no_wait(client: AsyncClient) ->
 
 async def test_derived_clients_hear_of_it(client: AsyncClient) -> None:
     """They share their waits."""
-    swap = await client.swaps.create(**URLS)
+    swap = await client.swaps.create(**HOOKED)
     wait = asyncio.create_task(client.with_options(timeout=60).swaps.wait(swap))
     await asyncio.sleep(0.5)
     began = now()
@@ -139,7 +136,7 @@ def test_a_blocking_client_is_told_from_another_thread() -> None:
         Emulator(api_key=KEY, duration=3600, limits=NO_LIMITS) as emulator,
         Client(KEY, base_url=emulator.base_url) as client,
     ):
-        swap = client.swaps.create(**URLS)
+        swap = client.swaps.create(**HOOKED)
         ended: list[Swap] = []
         waiting = threading.Thread(target=lambda: ended.append(client.swaps.wait(swap)))
         waiting.start()
@@ -152,7 +149,7 @@ def test_a_blocking_client_is_told_from_another_thread() -> None:
 @pytest.mark.parametrize("serve", [serve_app, serve_handler])
 async def test_a_server_tells_its_client(client: AsyncClient, serve: Any) -> None:
     """A verified delivery ends the wait; a forged one does not."""
-    swap = await client.swaps.create(**URLS)
+    swap = await client.swaps.create(**HOOKED)
     async with serve(None, KEY, client=client) as receiver:
         wait = asyncio.create_task(client.swaps.wait(swap))
         assert (await receiver.post(body_of(id=swap.id), {})).status == 400
@@ -169,14 +166,14 @@ async def test_a_client_with_a_server_relies_on_deliveries(
     """From the first swap on, while the delivery is not overdue."""
     make(None, KEY, client=client)
     with pytest.raises(WaitTimeoutError):
-        await client.swaps.run(**URLS, timeout=40)
+        await client.swaps.run(**HOOKED, timeout=40)
 
     assert polls(emulator) == 0
 
 
 async def test_waits_end_also_where_the_handler_fails(client: AsyncClient) -> None:
     """The delivery itself was right."""
-    swap = await client.swaps.create(**URLS)
+    swap = await client.swaps.create(**HOOKED)
 
     def handler(_: WebhookEvent) -> None:
         raise ZeroDivisionError
@@ -239,7 +236,7 @@ async def world() -> AsyncIterator[World]:
 async def test_a_thousand_runs_need_no_poll(world: World) -> None:
     """Where deliveries are expected, and come."""
     world.client.expect_deliveries()
-    ended = await asyncio.gather(*(world.client.swaps.run(**URLS) for _ in range(1000)))
+    ended = await asyncio.gather(*(world.client.swaps.run(**HOOKED) for _ in range(1000)))
 
     assert {swap.status for swap in ended} == {"done"}
     assert polls(world.emulator) <= 20
@@ -250,7 +247,7 @@ async def test_looks_cease_while_deliveries_keep_coming(world: World) -> None:
     counts = []
     for _ in range(8):
         before = polls(world.emulator)
-        await world.client.swaps.run(**URLS)
+        await world.client.swaps.run(**HOOKED)
         counts.append(polls(world.emulator) - before)
 
     assert counts[0] > 3
@@ -260,7 +257,7 @@ async def test_looks_cease_while_deliveries_keep_coming(world: World) -> None:
 async def test_swaps_without_a_webhook_are_looked_at_as_ever(world: World) -> None:
     """Nobody will tell of them."""
     world.client.expect_deliveries()
-    fields = {**URLS, "webhook_url": None}
+    fields = {**HOOKED, "webhook_url": None}
     began = now()
     await world.client.swaps.run(**fields)
 
@@ -271,7 +268,7 @@ async def test_swaps_without_a_webhook_are_looked_at_as_ever(world: World) -> No
 async def test_who_shows_progress_is_shown_it(world: World) -> None:
     """A wait with `on_update` has its looks; the delivery ends it all the same."""
     world.client.expect_deliveries()
-    swap = await world.client.swaps.create(**URLS)
+    swap = await world.client.swaps.create(**HOOKED)
     shown: list[float] = []
     began = now()
     await world.client.swaps.wait(swap, on_update=lambda seen: shown.append(seen.progress or 0))
@@ -289,7 +286,7 @@ async def test_a_missed_delivery_is_noticed_and_looks_come_back(
     took = []
     for _ in range(3):
         began = now()
-        assert (await client.swaps.run(**URLS)).status == "done"
+        assert (await client.swaps.run(**HOOKED)).status == "done"
         took.append(now() - began)
 
     assert LIFE <= took[0] <= LIFE * 2
@@ -301,11 +298,11 @@ async def test_a_delivery_that_was_only_late_is_relied_on(
 ) -> None:
     """It came, after a look had found the end."""
     client.expect_deliveries()
-    swap = await client.swaps.run(**URLS)
+    swap = await client.swaps.run(**HOOKED)
     client.deliver(done(swap))
     before = polls(emulator)
     with pytest.raises(WaitTimeoutError):
-        await client.swaps.run(**URLS, timeout=40)
+        await client.swaps.run(**HOOKED, timeout=40)
 
     assert polls(emulator) == before
 
@@ -316,7 +313,7 @@ async def test_one_delivery_ten_times_proves_no_more_than_once(
     """Looks go on as ever."""
     for _ in range(10):
         client.deliver(done("tsk_other"))
-    await client.swaps.run(**URLS)
+    await client.swaps.run(**HOOKED)
 
     assert polls(emulator) > 3
 
@@ -334,9 +331,9 @@ async def test_old_deliveries_are_forgotten(client: AsyncClient) -> None:
 async def test_one_missed_among_many_is_found(world: World) -> None:
     """After twice what swaps take, at the latest; the others need no poll."""
     world.client.expect_deliveries()
-    await world.client.swaps.run(**URLS)
-    swaps = await asyncio.gather(*(world.client.swaps.create(**URLS) for _ in range(20)))
-    missed = await world.client.swaps.create(**{**URLS, "webhook_url": LOST})
+    await world.client.swaps.run(**HOOKED)
+    swaps = await asyncio.gather(*(world.client.swaps.create(**HOOKED) for _ in range(20)))
+    missed = await world.client.swaps.create(**{**HOOKED, "webhook_url": LOST})
     before, began = polls(world.emulator), now()
 
     ended = await asyncio.gather(*(world.client.swaps.wait(one) for one in [*swaps, missed]))
@@ -349,8 +346,8 @@ async def test_one_missed_among_many_is_found(world: World) -> None:
 async def test_a_slow_swap_is_looked_at_now_and_then(world: World) -> None:
     """Each time that its delivery is overdue."""
     world.client.expect_deliveries()
-    await world.client.swaps.run(**URLS)
-    slow = {**URLS, "source_url": "https://example.com/slow.jpg"}
+    await world.client.swaps.run(**HOOKED)
+    slow = {**HOOKED, "source_url": "https://example.com/slow.jpg"}
     assert (await world.client.swaps.run(**slow, timeout=400)).status == "done"
     looks = [request.at for request in world.emulator.requests if request.method == "GET"]
     gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]

@@ -1,0 +1,20 @@
+"""Sample values that many tests use."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aifaceswap import AsyncClient
+from support.scripted import ScriptedServer
+
+FACE: Final = "https://example.com/face.jpg"
+TARGET: Final = "https://example.com/target.jpg"
+KEY: Final = "key_test_123"
+
+#: The arguments of `create()` and `run()` that are required.
+URLS: Final[dict[str, Any]] = {"source_url": FACE, "target_url": TARGET}
+
+
+def client_of(server: ScriptedServer, **options: Any) -> AsyncClient:
+    """A client of a scripted server, without a rate limiter unless one is given."""
+    return AsyncClient(KEY, base_url=server.base_url, **{"budget": None, **options})
