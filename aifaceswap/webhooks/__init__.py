@@ -1,7 +1,7 @@
 """Webhook deliveries: verify and parse them, sign them, receive them in a server.
 
-`parse` is all that a view needs. `WebhookApp` is an ASGI app, `aiohttp_handler` makes a handler
-for aiohttp.web. Both limit the size of a body and the time to read it, and handle each delivery
+A view needs only `parse`. `WebhookApp` is an ASGI app, `aiohttp_handler` makes a handler for
+aiohttp.web. Both limit the size of a body and the time to read it, and handle each delivery
 once::
 
     from aifaceswap import webhooks

@@ -8,14 +8,15 @@ from typing import Any, TypeAlias
 from aifaceswap.webhooks._receiver import (
     CLOSES_CONNECTION,
     EXTRA_HEADERS,
-    HANDLED,
     MAX_BODY,
+    NO_CONTENT,
     READ_TIMEOUT,
     Handler,
-    Listener,
     Receiver,
-    TooLargeError,
-    receive_in_time,
+    RejectedError,
+    WaitingClient,
+    check_handler,
+    too_large,
 )
 from aifaceswap.webhooks._seen_store import SeenStore
 from aifaceswap.webhooks._signature import SIGNATURE_HEADER, TOLERANCE
@@ -28,28 +29,28 @@ _SIGNATURE = SIGNATURE_HEADER.encode()
 
 
 class _GoneError(Exception):
-    """The sender hung up."""
+    """The sender closed the connection."""
 
 
 class WebhookApp:
     """An ASGI app that receives webhook deliveries.
 
-    It stands alone (``uvicorn module:app``), or as a route of Starlette, FastAPI, Litestar or
-    Quart, on whatever path. Answers: 204 when the handler has returned, or had before; 400 for
-    every delivery that must not be believed, without a word why; 405, 408, 413 and 415 for what
-    is no delivery at all; 500 where the handler raises and 503 while it is still at work, so
-    that the delivery comes again.
+    It runs alone (``uvicorn module:app``), or as a route of Starlette, FastAPI, Litestar or
+    Quart, on any path. Responses: 204 after the handler has returned, now or for an earlier
+    attempt; 400 if verification failed, whatever the reason; 405, 408, 413 and 415 for requests
+    that cannot be deliveries; 500 if the handler raises and 503 while it is still running, so
+    that the delivery is sent again.
 
     Args:
-        handler: Run once for each delivery, with the event: an async function, or a plain one
-            that returns at once, such as ``queue.put_nowait``. The answer waits for it: leave
-            long work to others. None: nothing but `client` is told.
-        keys: The API keys that may sign: one, or during a rotation several.
+        handler: Called once for each delivery, with the event: an async function, or a plain one
+            that returns at once, such as ``queue.put_nowait``. The response waits for it: leave
+            long work to others. None: only `client` receives deliveries.
+        keys: The API keys that may sign: one, or several during a rotation.
         client: The `AsyncClient` or `Client` whose waits the deliveries end.
-        seen: What remembers deliveries; None: a `MemorySeen` for this process alone.
-        tolerance: Seconds that a delivery's time may be from ours, back and ahead; above 0.
-        max_body: Bytes that a body may have; from 1 up.
-        read_timeout: Seconds in which the whole body must have come; above 0.
+        seen: The store that remembers deliveries; None: a `MemorySeen` for this process alone.
+        tolerance: Seconds that a delivery's time may differ from ours, back and ahead; above 0.
+        max_body: Maximum size of a body in bytes; 1 or more.
+        read_timeout: Seconds in which the complete body must arrive; above 0.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -60,12 +61,13 @@ class WebhookApp:
         handler: Handler | None,
         keys: str | Iterable[str],
         *,
-        client: Listener | None = None,
+        client: WaitingClient | None = None,
         seen: SeenStore | None = None,
         tolerance: float = TOLERANCE,
         max_body: int = MAX_BODY,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
+        check_handler(handler, client)
         self._receiver = Receiver(
             handler,
             keys,
@@ -77,24 +79,24 @@ class WebhookApp:
         )
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        """Serve one connection, as ASGI 3 says it.
+        """Serve one connection, as ASGI 3 defines it.
 
         Args:
-            scope: What is known of it.
-            receive: Gives the next message.
-            send: Takes the next message.
+            scope: The connection's scope.
+            receive: Returns the next message.
+            send: Sends a message.
         """
         kind = scope["type"]
         if kind == "http":
-            await self._answer(scope, receive, send)
+            await self._respond(scope, receive, send)
         elif kind == "lifespan":
             await _serve_lifespan(receive, send)
         elif kind == "websocket":
             await send({"type": "websocket.close"})
-        else:  # what ASGI asks of an app that is asked for something new
-            raise NotImplementedError(f"WebhookApp serves no {kind!r}")
+        else:  # as ASGI demands for a type of connection that an app does not know
+            raise NotImplementedError(f"WebhookApp serves HTTP and lifespan; got {kind!r}")
 
-    async def _answer(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+    async def _respond(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         try:
             status = await self._status(scope, receive)
         except _GoneError:
@@ -105,15 +107,17 @@ class WebhookApp:
 
     async def _status(self, scope: _Message, receive: _Receive) -> int:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        # Two of them are none: joined as HTTP says, they have two times.
+        # Two of them are invalid: joined as HTTP says, they have two times.
         signatures = [value for name, value in scope["headers"] if name == _SIGNATURE]
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")
         length = headers.get(b"content-length", b"").decode("latin-1")
-        refusal = self._receiver.refusal(scope["method"], encoding, length)
-        if refusal is not None:
-            return refusal
-        reading = _read_asgi(receive, self._receiver.max_body)
-        return await receive_in_time(self._receiver, reading, b",".join(signatures) or None)
+        receiver = self._receiver
+        try:
+            receiver.check_head(scope["method"], encoding, length)
+            body = await receiver.read(_read_asgi(receive, receiver.max_body))
+        except RejectedError as error:
+            return error.verdict.status
+        return (await receiver.receive(body, b",".join(signatures) or None)).status
 
 
 async def _read_asgi(receive: _Receive, most: int) -> bytes:
@@ -125,16 +129,16 @@ async def _read_asgi(receive: _Receive, most: int) -> bytes:
             raise _GoneError
         body += message.get("body", b"")
         if len(body) > most:
-            raise TooLargeError
+            raise too_large()
         more = message.get("more_body", False)
     return bytes(body)
 
 
 def _asgi_headers(status: int, version: str) -> list[tuple[bytes, bytes]]:
-    if status == HANDLED:
+    if status == NO_CONTENT:
         return []
     headers = {**EXTRA_HEADERS.get(status, {}), "content-length": "0"}
-    # From version 2 on there is no such header.
+    # HTTP/2 and later have no such header.
     if status in CLOSES_CONNECTION and version.startswith("1"):
         headers["connection"] = "close"
     return [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -7,49 +7,48 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from aifaceswap import _validation
-from aifaceswap.errors import (
-    ConfigurationError,
-    WebhookVerificationError,
-)
+from aifaceswap.errors import ConfigurationError, WebhookVerificationError
 from aifaceswap.models import WebhookEvent
 from aifaceswap.webhooks._seen_store import MemorySeen, SeenStore
-from aifaceswap.webhooks._signature import (
-    check,
-    read,
-    signing_keys,
-)
+from aifaceswap.webhooks._signature import check, read, signing_keys
 
 Handler: TypeAlias = Callable[[WebhookEvent], Awaitable[object] | object]
-"""What is run for a delivery: an async function, or a plain one that returns at once."""
+"""Called for each delivery: an async function, or a plain one that returns at once."""
 
-#: Bytes that a delivery may have.
+#: Maximum size of a delivery, in bytes.
 MAX_BODY: Final = 1024 * 1024
 
-#: Seconds in which a delivery's body must have come.
+#: Seconds in which a delivery's complete body must arrive.
 READ_TIMEOUT: Final = 10.0
 
-# What requests are answered with. Plain numbers: members of int cost microseconds each.
-HANDLED: Final = 204
-NOT_BELIEVED: Final = 400
-NO_POST: Final = 405
-TOO_SLOW: Final = 408
-TOO_LARGE: Final = 413
-ENCODED: Final = 415
-FAILED: Final = 500
-BUSY: Final = 503
+# HTTP's own names. Plain numbers: members of HTTPStatus cost microseconds each.
+NO_CONTENT: Final = 204
+BAD_REQUEST: Final = 400
+METHOD_NOT_ALLOWED: Final = 405
+REQUEST_TIMEOUT: Final = 408
+CONTENT_TOO_LARGE: Final = 413
+UNSUPPORTED_MEDIA_TYPE: Final = 415
+INTERNAL_SERVER_ERROR: Final = 500
+SERVICE_UNAVAILABLE: Final = 503
 
-# A swap ends once: these happen once to a swap, however often they are delivered.
+EXTRA_HEADERS = {METHOD_NOT_ALLOWED: {"allow": "POST"}, SERVICE_UNAVAILABLE: {"retry-after": "5"}}
+# Sent before the body has arrived: its rest must not be read as the next request.
+CLOSES_CONNECTION = frozenset(
+    {METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, CONTENT_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE}
+)
+
+# A swap finishes once: these happen once to a swap, however often they are delivered.
 _HAPPENS_ONCE = frozenset({"swap.completed", "swap.failed"})
 _PLAIN_ENCODINGS = frozenset({"", "identity"})
 
 _log = logging.getLogger("aifaceswap")
 
 
-class Listener(Protocol):
-    """What wants to be told of deliveries: an `AsyncClient` or a `Client`."""
+class WaitingClient(Protocol):
+    """A client whose waits deliveries end: an `AsyncClient` or a `Client`."""
 
     def deliver(self, event: WebhookEvent) -> None:
         """Take in a verified delivery.
@@ -59,24 +58,45 @@ class Listener(Protocol):
         """
 
     def expect_deliveries(self) -> None:
-        """Be told that deliveries are going to come."""
+        """Rely on deliveries from now on."""
+
+
+class Verdict(NamedTuple):
+    """What to respond to a request, and why.
+
+    Attributes:
+        status: The HTTP status.
+        event: The verified event; None if verification failed or nothing was verified.
+        reason: Why the request was rejected or not handled; None if it was handled.
+    """
+
+    status: int
+    event: WebhookEvent | None = None
+    reason: str | None = None
+
+
+class RejectedError(Exception):
+    """A request that is not read to its end; carries the verdict."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = Verdict(status, None, reason)
 
 
 class Receiver:
     """The rules for deliveries, without a server.
 
     Args:
-        handler: What is run once for each delivery; None: nothing.
+        handler: Called once for each delivery; None: nothing is called.
         keys: The API keys that may sign.
-        client: Whose waits deliveries end; None: nobody's.
-        seen: What remembers deliveries; None: the memory of this process.
-        tolerance: Seconds that a delivery's time may be from ours.
-        max_body: Bytes that a body may have.
-        read_timeout: Seconds in which a body must have come.
+        client: The client whose waits deliveries end; None: no client.
+        seen: The store that remembers deliveries; None: the memory of this process.
+        tolerance: Seconds that a delivery's time may differ from ours.
+        max_body: Maximum size of a body in bytes.
+        read_timeout: Seconds in which a body must arrive.
 
     Attributes:
-        max_body: Bytes that a body may have.
-        read_timeout: Seconds in which a body must have come.
+        max_body: Maximum size of a body in bytes.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -87,83 +107,114 @@ class Receiver:
         handler: Handler | None,
         keys: str | Iterable[str],
         *,
-        client: Listener | None,
-        seen: SeenStore | None,
+        client: WaitingClient | None = None,
+        seen: SeenStore | None = None,
         tolerance: float,
-        max_body: int,
-        read_timeout: float,
+        max_body: int = MAX_BODY,
+        read_timeout: float = READ_TIMEOUT,
     ) -> None:
-        if handler is None and client is None:
-            text = "handler: without one and without a client nobody would hear of a delivery"
-            raise ConfigurationError(text, field="handler")
         self._handler = handler
         self._secrets = signing_keys(keys)
         self._client = client
         self._seen = MemorySeen() if seen is None else seen
         self._tolerance = _validation.seconds("tolerance", tolerance)
         self.max_body = _validation.positive_integer("max_body", max_body)
-        self.read_timeout = _validation.seconds("read_timeout", read_timeout)
+        self._read_timeout = _validation.seconds("read_timeout", read_timeout)
         if client is not None:
             client.expect_deliveries()
 
-    def refusal(self, method: str, encoding: str, length: str) -> int | None:
-        """Judge a request before its body is read.
+    def check_head(self, method: str, encoding: str, length: str) -> None:
+        """Check a request before its body is read.
 
         Args:
             method: The HTTP method.
-            encoding: The Content-Encoding header, or nothing.
-            length: The Content-Length header, or nothing.
+            encoding: The Content-Encoding header, or an empty string.
+            length: The Content-Length header, or an empty string.
 
-        Returns:
-            The status it is refused with, or None.
+        Raises:
+            RejectedError: The request cannot be a delivery.
         """
         if method != "POST":
-            return NO_POST
-        # A small body may unpack to a huge one, and what is signed is what was sent.
+            raise RejectedError(METHOD_NOT_ALLOWED, "method not allowed")
+        # A small body may unpack to a huge one, and the signature covers what was sent.
         if encoding.lower() not in _PLAIN_ENCODINGS:
-            return ENCODED
-        # Python reads no number of thousands of digits.
+            raise RejectedError(UNSUPPORTED_MEDIA_TYPE, "unsupported media type")
+        # Python refuses to convert thousands of digits.
         if length.isdecimal() and int(length[:19]) > self.max_body:
-            return TOO_LARGE
-        return None
+            raise too_large()
 
-    async def receive(self, body: bytes, header: str | bytes | None) -> int:
-        """Check a delivery and have it handled.
+    async def read(self, reading: Awaitable[bytes]) -> bytes:
+        """Wait for a body, but not longer than the read timeout.
+
+        Args:
+            reading: Reads the body.
+
+        Returns:
+            The body.
+
+        Raises:
+            RejectedError: The body is too large or did not arrive in time.
+        """
+        try:
+            async with asyncio.timeout(self._read_timeout):
+                return await reading
+        except TimeoutError:
+            raise RejectedError(REQUEST_TIMEOUT, "request timeout") from None
+
+    def verify(self, body: bytes, header: str | bytes | None) -> Verdict:
+        """Verify a delivery without handling it.
 
         Args:
             body: The raw body.
             header: The signature header, or None.
 
         Returns:
-            The status to answer with.
+            204 with the event, or 400 with the reason.
         """
         try:
             check(body, header, self._secrets, self._tolerance)
-            event = read(body)
+            return Verdict(NO_CONTENT, read(body))
         except WebhookVerificationError as error:
-            _log.info("refused a webhook delivery: %s", error.reason)
-            return NOT_BELIEVED
+            return Verdict(BAD_REQUEST, None, error.reason)
+
+    async def receive(self, body: bytes, header: str | bytes | None) -> Verdict:
+        """Verify a delivery and have it handled once.
+
+        Args:
+            body: The raw body.
+            header: The signature header, or None.
+
+        Returns:
+            The status to respond with; the event if it was verified; the reason if it was not
+            handled.
+        """
+        verdict = self.verify(body, header)
+        event = verdict.event
+        if event is None:
+            _log.info("webhook verification failed: %s", verdict.reason)
+            return verdict
         try:
             if self._client is not None:
                 self._client.deliver(event)
-            return await self._handle_once(event, _name(event, body))
+            if await self._handle_once(event, _name(event, body)):
+                return verdict
         except Exception:
-            _log.exception("a webhook delivery could not be handled; it was answered with 500")
-            return FAILED
+            _log.exception("a webhook delivery could not be handled; responded with 500")
+            return Verdict(INTERNAL_SERVER_ERROR, event, "the handler failed")
+        return Verdict(SERVICE_UNAVAILABLE, event, "the delivery is being handled")
 
-    async def _handle_once(self, event: WebhookEvent, delivery: str) -> int:
+    async def _handle_once(self, event: WebhookEvent, delivery: str) -> bool:
+        """Whether the delivery has been handled, now or before."""
         claim = await self._seen.claim(delivery)
-        if claim == "done":
-            return HANDLED
-        if claim == "busy":
-            return BUSY
+        if claim != "new":
+            return claim == "done"
         try:
             await self._handle(event)
             await self._seen.commit(delivery)
         except BaseException:
             await self._seen.release(delivery)
             raise
-        return HANDLED
+        return True
 
     async def _handle(self, event: WebhookEvent) -> None:
         if self._handler is not None:
@@ -172,31 +223,29 @@ class Receiver:
                 await result
 
 
+def check_handler(handler: object, client: object) -> None:
+    """Check that deliveries reach somebody.
+
+    Args:
+        handler: The handler, or None.
+        client: The client, or None.
+
+    Raises:
+        ConfigurationError: Both are missing.
+    """
+    if handler is None and client is None:
+        text = "handler must be a function unless client is given; got None for both"
+        raise ConfigurationError(text, field="handler")
+
+
+def too_large() -> RejectedError:
+    """The error for a body beyond the maximum size."""
+    return RejectedError(CONTENT_TOO_LARGE, "content too large")
+
+
 def _name(event: WebhookEvent, body: bytes) -> str:
     """What is the same for each attempt of one delivery."""
     name = f"{event.event}:{event.swap.id}"
     if event.event in _HAPPENS_ONCE:
         return name
     return f"{name}:{hashlib.sha256(body).hexdigest()}"
-
-
-EXTRA_HEADERS = {NO_POST: {"allow": "POST"}, BUSY: {"retry-after": "5"}}
-# Sent before the body has come: its rest must not be taken for the next request.
-CLOSES_CONNECTION = frozenset({NO_POST, TOO_SLOW, TOO_LARGE, ENCODED})
-
-
-class TooLargeError(Exception):
-    """The body is larger than it may be."""
-
-
-async def receive_in_time(
-    receiver: Receiver, reading: Awaitable[bytes], signature: str | bytes | None
-) -> int:
-    try:
-        async with asyncio.timeout(receiver.read_timeout):
-            body = await reading
-    except TimeoutError:
-        return TOO_SLOW
-    except TooLargeError:
-        return TOO_LARGE
-    return await receiver.receive(body, signature)

@@ -1,4 +1,4 @@
-"""Signatures of webhook deliveries: making them, checking them, and reading what was checked."""
+"""Signatures of webhook deliveries: sign, verify, and read verified bodies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aifaceswap.models import WebhookEvent
 #: The name of the header that holds a delivery's signature, in lower case.
 SIGNATURE_HEADER: Final = _limits.SIGNATURE_HEADER
 
-#: How far a delivery's time may be from ours, in seconds, back and ahead.
+#: How far a delivery's time may differ from ours, in seconds, back and ahead.
 TOLERANCE: Final = _limits.SIGNATURE_TOLERANCE
 
 _MAX_HEADER = 1024
@@ -36,25 +36,24 @@ def parse(
     tolerance: float = TOLERANCE,
     now: float | None = None,
 ) -> WebhookEvent:
-    """Check a webhook delivery and read it.
+    """Verify a webhook delivery and read it.
 
     Args:
         body: The raw body, byte for byte as it was received.
-        header: The value of the ``x-aifaceswap-signature`` header; None where it is missing.
-        keys: The API keys that may have signed it: the key itself is the secret, there is no
-            other. During a rotation the new one and the old one.
-        tolerance: Seconds that the delivery's time may be from `now`, back and ahead.
+        header: The value of the ``x-aifaceswap-signature`` header; None if it is missing.
+        keys: The API keys that may have signed it; the key itself is the secret. During a
+            rotation the new one and the old one.
+        tolerance: Seconds that the delivery's time may differ from `now`, back and ahead.
         now: Unix time in seconds; None: the system's clock.
 
     Returns:
-        What happened, and to which swap. Events and fields that are new to this package are
-        passed on.
+        The event. Events and fields that are new to this package are passed on.
 
     Raises:
-        WebhookVerificationError: It must not be believed; ``reason`` says why. Whatever header
-            and body are, nothing else comes out.
-        TypeError: `body` is no bytes: a body that was decoded before cannot be checked.
-        ConfigurationError: There is no key, or an empty one.
+        WebhookVerificationError: Verification failed; ``reason`` says why. No header and no
+            body raises anything else.
+        TypeError: `body` is not bytes: a body that was decoded before cannot be verified.
+        ConfigurationError: `keys` holds no key, or something that cannot be a key.
     """
     raw = _raw(body)
     check(raw, header, signing_keys(keys), tolerance, now)
@@ -69,7 +68,7 @@ def verify(
     tolerance: float = TOLERANCE,
     now: float | None = None,
 ) -> None:
-    """Check a webhook delivery without reading its body.
+    """Verify a webhook delivery without reading its body.
 
     Args:
         body: As in `parse`.
@@ -79,9 +78,9 @@ def verify(
         now: As in `parse`.
 
     Raises:
-        WebhookVerificationError: It must not be believed; ``reason`` says why.
-        TypeError: `body` is no bytes.
-        ConfigurationError: There is no key, or an empty one.
+        WebhookVerificationError: Verification failed; ``reason`` says why.
+        TypeError: `body` is not bytes.
+        ConfigurationError: `keys` holds no key, or something that cannot be a key.
     """
     check(_raw(body), header, signing_keys(keys), tolerance, now)
 
@@ -99,28 +98,28 @@ def check(
         body: The raw body.
         header: The value of the signature header, or None.
         secrets: What `signing_keys` returned.
-        tolerance: Seconds that the delivery's time may be from `now`.
+        tolerance: Seconds that the delivery's time may differ from `now`.
         now: Unix time in seconds; None: the system's clock.
 
     Raises:
-        WebhookVerificationError: It must not be believed.
+        WebhookVerificationError: Verification failed.
     """
     stamp, signatures = _read_header(_header_text(header))
     signed = b"%b.%b" % (stamp.encode(), body)
     is_signed = False
-    # All keys and signatures, always: how long it takes tells nothing about which was right.
+    # All keys and signatures, always: the duration must not depend on which one matches.
     for secret in secrets:
         digest = hmac.digest(secret, signed, "sha256").hex()
         for signature in signatures:
             is_signed |= hmac.compare_digest(digest, signature)
     if not is_signed:
-        fault = "no signature is of this body by one of these keys"
+        fault = "the signature does not match this body with any of the keys given"
         raise WebhookVerificationError(fault, reason=WebhookVerificationReason.SIGNATURE_MISMATCH)
     _check_time(stamp, tolerance, time.time() if now is None else now)
 
 
 def read(body: bytes) -> WebhookEvent:
-    """Read a body whose signature is right.
+    """Read a verified body.
 
     Args:
         body: The raw body.
@@ -129,12 +128,12 @@ def read(body: bytes) -> WebhookEvent:
         The event.
 
     Raises:
-        WebhookVerificationError: It is none.
+        WebhookVerificationError: The body is not an event.
     """
     try:
         return codec.structure(codec.loads(body), WebhookEvent)
     except (codec.NotJSONError, codec.ShapeError) as error:
-        fault = f"the signature is right, but the body is no event: {error}"
+        fault = f"the signature is valid, but the body is not an event: {error}"
     raise WebhookVerificationError(fault, reason=WebhookVerificationReason.BODY_MALFORMED)
 
 
@@ -144,14 +143,14 @@ def sign(body: bytes | bytearray | memoryview, key: str, *, timestamp: int | Non
     Args:
         body: The raw body.
         key: The API key.
-        timestamp: Unix time in whole seconds, from 0 up; None: the system's clock.
+        timestamp: Unix time in whole seconds, 0 or more; None: the system's clock.
 
     Returns:
         The value of the ``x-aifaceswap-signature`` header.
 
     Raises:
-        TypeError: `body` is no bytes.
-        ConfigurationError: The key is empty or no key.
+        TypeError: `body` is not bytes.
+        ConfigurationError: `key` is empty or cannot be a key.
     """
     stamp = int(time.time()) if timestamp is None else timestamp
     (secret,) = signing_keys((key,))
@@ -166,24 +165,24 @@ def signing_keys(keys: str | Iterable[str]) -> list[bytes]:
         keys: One key or several.
 
     Returns:
-        The keys, as signatures are made with them.
+        The keys as bytes.
 
     Raises:
         ConfigurationError: There is none, or one is empty or cannot be a key.
     """
     secrets = [_secret(key) for key in ((keys,) if isinstance(keys, str) else keys)]
     if not secrets:
-        raise ConfigurationError("keys: at least one API key is needed", field="keys")
+        raise ConfigurationError("keys must hold at least one API key; got none", field="keys")
     return secrets
 
 
 def _secret(key: object) -> bytes:
-    # An empty key would make everybody's signature right.
+    # With an empty key anybody could sign.
     if isinstance(key, str) and key and key.isascii() and key.isprintable() and " " not in key:
         return key.encode()
     raise ConfigurationError(
-        "keys: one of them is empty, is no string, or has white space, a control character or "
-        "something that is not ASCII in it",
+        "keys must be API keys: strings of visible ASCII without spaces; one of them is empty, "
+        "not a string, or contains another character",
         field="keys",
     )
 
@@ -194,16 +193,16 @@ def _raw(body: bytes | bytearray | memoryview) -> bytes:
     # Also what a type checker has not seen: a string, or JSON that was decoded.
     if not isinstance(body, bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
         kind = type(body).__name__
-        raise TypeError(f"body: the raw bytes as they were received are needed, not {kind}")
+        raise TypeError(f"body must be the raw bytes as they were received; got {kind}")
     return bytes(body)
 
 
 def _header_text(header: object) -> str:
     if header is None:
-        fault = f"there is no {SIGNATURE_HEADER} header"
+        fault = f"the {SIGNATURE_HEADER} header is missing"
         raise WebhookVerificationError(fault, reason=WebhookVerificationReason.HEADER_MISSING)
     if not isinstance(header, str | bytes):
-        raise TypeError(f"header: a string is needed, not {type(header).__name__}")
+        raise TypeError(f"header must be a string; got {type(header).__name__}")
     if len(header) > _MAX_HEADER:
         raise _malformed(f"is longer than {_MAX_HEADER} bytes")
     if not header.isascii():
@@ -212,7 +211,7 @@ def _header_text(header: object) -> str:
 
 
 def _read_header(header: str) -> tuple[str, list[str]]:
-    """The time as it was written, and the signatures that can be compared."""
+    """The time as it was written, and the well-formed signatures."""
     if usual := _usual_header(header):
         return usual[1], [usual[2]]
     stamps: list[str] = []
@@ -224,9 +223,9 @@ def _read_header(header: str) -> tuple[str, list[str]]:
         elif scheme == "v1" and _hex_digest(value):
             signatures.append(value)
     if len(stamps) != 1 or not stamps[0].isdigit():
-        raise _malformed("has not exactly one t of digits")
+        raise _malformed("must contain exactly one numeric t= value")
     if not signatures:
-        raise _malformed("has no v1 of 64 lower-case hex digits")
+        raise _malformed("must contain a v1= value of 64 lower-case hex digits")
     return stamps[0], signatures
 
 
@@ -236,7 +235,7 @@ def _malformed(fault: str) -> WebhookVerificationError:
 
 
 def _check_time(stamp: str, tolerance: float, now: float) -> None:
-    # A whole number beside floats: one of a thousand digits is too large to become a float.
+    # Compared as an integer: one of a thousand digits is too large to become a float.
     if not now - tolerance <= int(stamp) <= now + tolerance:
         fault = f"the signature is more than {tolerance:g} s old or ahead"
         reason = WebhookVerificationReason.TIMESTAMP_OUTSIDE_TOLERANCE

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import attrs
@@ -23,15 +22,17 @@ from multidict import CIMultiDict
 from rich.text import Text
 from yarl import URL
 
-from aifaceswap import webhooks
 from aifaceswap._api import codec
 from aifaceswap._http.exceptions import connection_error
+from aifaceswap._limits import SIGNATURE_TOLERANCE
 from aifaceswap.cli import jobs, rendering
 from aifaceswap.cli.context import Session
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note, printable
 from aifaceswap.cli.webhook.deliveries import find_keys
 from aifaceswap.models import WebhookEvent, without_query
+from aifaceswap.webhooks._aiohttp import read_body, respond, signature_of
+from aifaceswap.webhooks._receiver import Receiver, RejectedError, Verdict
 
 #: Seconds that the app behind has for its answer.
 PATIENCE = 30.0
@@ -46,7 +47,7 @@ _SHUTDOWN = 0.5
 
 
 @attrs.frozen
-class Answer:
+class ForwardResult:
     """What became of a delivery that was handed on.
 
     Attributes:
@@ -71,69 +72,54 @@ class Answer:
         return f"app: {said}" if self.is_good else f"app: {said}; answered 502"
 
 
-@attrs.frozen
-class _Judgement:
-    """What `WebhookApp` says of a request.
-
-    Attributes:
-        status: What to answer with.
-        headers: The same.
-        body: What was received, as it came.
-        event: What is to be believed; None: nothing.
-        is_whole: Whether the sender stayed until all of the body had come.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    event: WebhookEvent | None
-    is_whole: bool
-
-
 @attrs.define(eq=False)
 class Listener:
-    """Answers requests.
+    """Verifies, shows and forwards deliveries.
 
     Attributes:
         session: The command.
-        keys: Those that may sign.
+        receiver: Verifies deliveries.
         forward_to: Where deliveries are handed on to; None: nowhere.
         client: What hands them on.
         broken: Gets the error that ends the command: nothing more can be shown.
     """
 
     session: Session
-    keys: Sequence[str]
+    receiver: Receiver
     forward_to: str | None
     client: aiohttp.ClientSession
     broken: asyncio.Future[None] = attrs.field(factory=asyncio.Future[None])
 
-    async def answer(self, request: web.Request) -> web.Response:
-        """Answer one request.
+    async def handle(self, request: web.Request) -> web.Response:
+        """Handle one request.
 
         Args:
             request: The request.
 
         Returns:
-            204 for what is to be believed and was taken by the app, if there is one; 502 where
-            the app did not take it, so that it comes again.
+            204 for a verified delivery that the app, if there is one, has accepted; 502 if the
+            app has not, so that it is sent again.
         """
-        judgement = await _judge(request, self.keys)
-        if judgement.event is None:
-            _note_refusal(self._reason(judgement, request))
-            refusal = web.Response(status=judgement.status, headers=judgement.headers)
-            refusal.force_close()
-            return refusal
-        answer = await self._hand_on(judgement.body, request.headers)
         try:
-            self._show(judgement.event, answer)
+            body = await read_body(request, self.receiver)
+            verdict = self.receiver.verify(body, signature_of(request))
+        except RejectedError as error:
+            body, verdict = b"", error.verdict
+        if verdict.event is None:
+            _note_refusal(verdict)
+            response = respond(verdict.status)
+            response.force_close()
+            return response
+        forwarded = await self._forward(body, request.headers)
+        try:
+            self._show(verdict.event, forwarded)
         except OSError as error:
             if not self.broken.done():
                 self.broken.set_exception(error)
             return web.Response(status=500)
-        return web.Response(status=204 if answer is None or answer.is_good else 502)
+        return web.Response(status=204 if forwarded is None or forwarded.is_good else 502)
 
-    async def _hand_on(self, body: bytes, headers: Mapping[str, str]) -> Answer | None:
+    async def _forward(self, body: bytes, headers: Mapping[str, str]) -> ForwardResult | None:
         if self.forward_to is None:
             return None
         clock = asyncio.get_running_loop().time
@@ -146,27 +132,12 @@ class Listener:
                 skip_auto_headers=_NOT_ADDED,
                 allow_redirects=False,
             ) as response:
-                return Answer(clock() - began, status=response.status)
+                return ForwardResult(clock() - began, status=response.status)
         except (aiohttp.ClientError, OSError) as error:
             failure = connection_error(error, PATIENCE)
-        return Answer(clock() - began, error=failure.message)
+        return ForwardResult(clock() - began, error=failure.message)
 
-    def _reason(self, judgement: _Judgement, request: web.Request) -> str:
-        """Why a request is refused, without a word of what is in it."""
-        if not judgement.is_whole:
-            return "the sender hung up"
-        status = HTTPStatus(judgement.status)
-        if status != HTTPStatus.BAD_REQUEST:
-            return f"{status} {status.phrase.lower()}"
-        signatures = request.headers.getall(webhooks.SIGNATURE_HEADER, [])
-        reason = ""
-        try:
-            webhooks.parse(judgement.body, ",".join(signatures) or None, self.keys)
-        except webhooks.WebhookVerificationError as error:
-            reason = error.reason
-        return f"{status} {reason}"
-
-    def _show(self, event: WebhookEvent, answer: Answer | None) -> None:
+    def _show(self, event: WebhookEvent, answer: ForwardResult | None) -> None:
         if self.session.is_for_people:
             _show_to_people(event, answer)
             return
@@ -206,7 +177,8 @@ def listen(
             timeout=aiohttp.ClientTimeout(total=PATIENCE),
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as client:
-            listener = Listener(session, keys, forward_to, client)
+            receiver = Receiver(None, keys, tolerance=SIGNATURE_TOLERANCE)
+            listener = Listener(session, receiver, forward_to, client)
             async with _serve(listener, host, port) as url:
                 _check_circle(url, forward_to)
                 _say_ready(session, url, forward_to)
@@ -218,7 +190,7 @@ def listen(
 @asynccontextmanager
 async def _serve(listener: Listener, host: str, port: int) -> AsyncGenerator[str]:
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", listener.answer)
+    app.router.add_route("*", "/{path:.*}", listener.handle)
     # What is no HTTP reaches no handler; aiohttp would show all of it.
     logging.getLogger("aiohttp.server").addFilter(_take_garbage)
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN)
@@ -244,12 +216,12 @@ def _take_garbage(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     is_garbage = isinstance(error, HttpProcessingError)
     if is_garbage:
-        _note_refusal("400 not HTTP")
+        _note_refusal(Verdict(HTTPStatus.BAD_REQUEST, None, "not HTTP"))
     return not is_garbage
 
 
-def _note_refusal(reason: str) -> None:
-    note(f"{_now():%H:%M:%S}  refused  {reason}")
+def _note_refusal(verdict: Verdict) -> None:
+    note(f"{_now():%H:%M:%S}  rejected  {verdict.status} {verdict.reason}")
 
 
 def _say_ready(session: Session, url: str, forward_to: str | None) -> None:
@@ -261,39 +233,6 @@ def _say_ready(session: Session, url: str, forward_to: str | None) -> None:
         note(f"Deliveries are handed on to {forward_to}")
 
 
-async def _judge(request: web.Request, keys: Sequence[str]) -> _Judgement:
-    """Have a `WebhookApp` of its own receive a request: it has never seen a delivery before."""
-    body = bytearray()
-    events: list[WebhookEvent] = []
-    answer: dict[str, Any] = {}
-
-    async def receive() -> dict[str, Any]:
-        try:
-            chunk = await request.content.readany()
-        except (ConnectionError, web.RequestPayloadError):  # cut, or broken on its way
-            return {"type": "http.disconnect"}
-        body.extend(chunk)
-        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
-
-    async def send(message: Mapping[str, Any]) -> None:
-        answer.update(message)
-
-    scope: dict[str, Any] = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": request.method,
-        "headers": [(name.lower(), value) for name, value in request.raw_headers],
-    }
-    await webhooks.WebhookApp(events.append, keys)(scope, receive, send)
-    return _Judgement(
-        status=answer.get("status", 400),
-        headers={name.decode(): value.decode() for name, value in answer.get("headers", ())},
-        body=bytes(body),
-        event=events[0] if events else None,
-        is_whole=bool(answer),
-    )
-
-
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     kept = CIMultiDict(headers)
     for name in _HOP_BY_HOP:
@@ -301,7 +240,7 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return kept
 
 
-def _show_to_people(event: WebhookEvent, answer: Answer | None) -> None:
+def _show_to_people(event: WebhookEvent, answer: ForwardResult | None) -> None:
     swap = event.swap
     cells = [
         Text(f"{_now():%H:%M:%S}", style="dim"),

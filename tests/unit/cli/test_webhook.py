@@ -208,7 +208,7 @@ def test_what_is_not_believed(serve: Serve, what: dict[str, Any], status: int, r
         seen = listener.command.read_until("refused")
         listener.command.stop()
     line = listener.command.text.splitlines()[1]
-    assert re.fullmatch(rf"\d\d:\d\d:\d\d  refused  {status} .*{reason}", line), seen
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d  rejected  {status} .*{reason}", line), seen
     assert "inside" not in listener.command.text
     assert app.requests == []
 
