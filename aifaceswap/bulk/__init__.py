@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from aifaceswap.bulk._run import AsyncBulk, BulkProgress, BulkSettings, Outcome
+from aifaceswap.bulk._run import AsyncBulk
+from aifaceswap.bulk._values import BulkProgress, BulkSettings, Outcome
 
 __all__ = ["AsyncBulk", "BulkProgress", "BulkSettings", "Outcome"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from typing import Any
 from aifaceswap._api import codec
 from aifaceswap.bulk import Outcome
 from aifaceswap.bulk._journal import Journal, JournalEntry, State
+from aifaceswap.bulk._values import outcome_of
 from aifaceswap.cli import jobs, rendering
 from aifaceswap.cli.context import Session
 from aifaceswap.cli.rendering import note
@@ -102,7 +102,7 @@ async def _export(path: Path, write: Callable[[dict[str, Any]], object]) -> None
             if entry.state not in _STATES:
                 raise JournalError(f"{path} is damaged: row {entry.row} is in no known state")
             if entry.state in _HAVE_OUTCOME:
-                write(outcome_fields(_outcome(entry)))
+                write(outcome_fields(outcome_of(entry)))
             else:
                 left += 1
     if left:
@@ -119,18 +119,6 @@ async def _entries(path: Path) -> AsyncGenerator[JournalEntry]:
             after = entries[-1].row
     finally:
         await journal.close()
-
-
-def _outcome(entry: JournalEntry) -> Outcome:
-    return Outcome(
-        row=entry.row,
-        idempotency_key=entry.key,
-        swap=entry.swap,
-        error=entry.error,
-        path=None if entry.path is None else Path(os.fsdecode(entry.path)),
-        attempts=entry.attempts,
-        seconds=entry.seconds,
-    )
 
 
 def _error_fields(error: AIFaceSwapError) -> dict[str, Any]:

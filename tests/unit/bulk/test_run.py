@@ -387,7 +387,7 @@ async def test_a_folder_that_is_gone_stops_the_run(tmp_path: Path) -> None:
             if progress.done == 1:
                 shutil.rmtree(folder, ignore_errors=True)
 
-        with pytest.raises(BulkStoppedError, match="run them anew") as caught:
+        with pytest.raises(BulkStoppedError, match="run them again") as caught:
             await run(client, rows(100), download_to=folder, on_progress=remove)
         assert isinstance(caught.value.__cause__, OSError)
         assert len(emulator.swaps) < 100

@@ -1,0 +1,90 @@
+"""What a bulk run takes and gives: its settings, its progress and one outcome for each row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+from aifaceswap._limits import MAX_UNFINISHED_SWAPS
+from aifaceswap.bulk._journal import JournalEntry
+from aifaceswap.errors import AIFaceSwapError
+from aifaceswap.models import Swap
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """The result of one row.
+
+    Attributes:
+        row: The row's number in the input, from 0.
+        idempotency_key: The key that it was sent with; None if it was never sent.
+        swap: The swap as it was last seen; None if there is none.
+        error: Why the row has no result; None if it has one.
+        path: The file of its picture, if it was downloaded.
+        attempts: How many requests its creation took in this run.
+        seconds: From its submission to its end.
+    """
+
+    row: int
+    idempotency_key: str | None = None
+    swap: Swap | None = None
+    error: AIFaceSwapError | None = None
+    path: Path | None = None
+    attempts: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the row has its result."""
+        return self.error is None
+
+
+def outcome_of(
+    entry: JournalEntry, swap: Swap | None = None, error: AIFaceSwapError | None = None
+) -> Outcome:
+    """The outcome of a row: as its entry has it, or with this swap and this error."""
+    return Outcome(
+        row=entry.row,
+        idempotency_key=entry.key,
+        swap=swap or entry.swap,
+        error=error or entry.error,
+        path=None if entry.path is None else Path(os.fsdecode(entry.path)),
+        attempts=entry.attempts,
+        seconds=entry.seconds,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class BulkProgress:
+    """The progress of a run.
+
+    Attributes:
+        total: How many rows the input has; None if that is not known.
+        read: How many of them were read.
+        done: How many have their result.
+        failed: How many have failed.
+        in_flight: How many swaps are unfinished.
+    """
+
+    total: int | None
+    read: int = 0
+    done: int = 0
+    failed: int = 0
+    in_flight: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class BulkSettings:
+    """The settings of a run; see `AsyncSwaps.bulk`."""
+
+    journal: str | os.PathLike[str] | None = None
+    download_to: Path | None = None
+    concurrency: int = MAX_UNFINISHED_SWAPS
+    on_progress: Callable[[BulkProgress], object] | None = None
+    skip_finished: bool = False
+    retry_failed: bool = False
+    max_wait: float = 300.0
+    timeout: float | None = None
