@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from operator import attrgetter
@@ -218,6 +218,20 @@ class Journal:
         """
         return await to_thread.run_sync(self._unfinished_ids)
 
+    async def known_ids(self, ids: Sequence[str]) -> set[str]:
+        """Those of these swap ids that the journal has."""
+        return await to_thread.run_sync(self._known_ids, ids)
+
+    async def oldest_unanswered(self) -> float | None:
+        """The Unix time at which the oldest INTENDED row was first sent; None without one."""
+        # Until the entries carry `sent_at: float | None`, written with INTENDED.
+        return None
+
+    async def costs(self) -> tuple[float, dict[str, float]]:
+        """The sum of `cost: float | None` over all entries, and the last cost of each type."""
+        # Until the entries carry it, written with CREATED.
+        return 0.0, {}
+
     async def counts(self) -> dict[State, int]:
         """How many rows have come how far.
 
@@ -256,6 +270,16 @@ class Journal:
             query = "SELECT swap_id FROM rows WHERE state = ?"
             rows = self._connection.execute(query, (State.CREATED,))
             return {swap_id for (swap_id,) in rows}
+
+    def _known_ids(self, ids: Sequence[str]) -> set[str]:
+        with self._alone():
+            known: set[str] = set()
+            for begin in range(0, len(ids), _CHUNK):
+                chunk = ids[begin : begin + _CHUNK]
+                places = ", ".join("?" * len(chunk))
+                query = f"SELECT swap_id FROM rows WHERE swap_id IN ({places})"  # noqa: S608
+                known.update(swap_id for (swap_id,) in self._connection.execute(query, chunk))
+            return known
 
     def _counts(self) -> dict[State, int]:
         with self._alone():

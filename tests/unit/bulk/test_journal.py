@@ -304,3 +304,11 @@ async def test_the_format_of_the_file_stays(tmp_path: Path) -> None:
     assert {state.name: state.value for state in State} == dict(
         zip(states, range(-1, 6), strict=True)
     )
+
+
+async def test_known_ids_are_those_that_have_a_row(tmp_path: Path) -> None:
+    """Of any number of ids."""
+    journal = await Journal.open(tmp_path / "run.sqlite")
+    await journal.write(JournalEntry(0, State.CREATED, "key-0", b"{}", swap_id="tsk_1"))
+    assert await journal.known_ids([f"tsk_{number}" for number in range(3000)]) == {"tsk_1"}
+    await journal.close()
