@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
@@ -15,13 +14,10 @@ class Sessions:
     """One session for each event loop, made at its first call and closed with its loop."""
 
     def __init__(self) -> None:
-        self._process = os.getpid()
         self._kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
 
     def current(self) -> aiohttp.ClientSession | None:
         """The running loop's session, if it has one that is open."""
-        if self._process != os.getpid():
-            self._abandon()
         kept = self._kept.get(asyncio.get_running_loop())
         return None if kept is None or kept.session.closed else kept.session
 
@@ -39,24 +35,14 @@ class Sessions:
     async def close_own(self) -> None:
         """Close the running loop's session, if there is one."""
         kept = self._kept.pop(asyncio.get_running_loop(), None)
-        if kept is not None and self._process == os.getpid():
+        if kept is not None:
             await kept.guard.aclose()
-
-    def _abandon(self) -> None:
-        """After a fork the sockets are the parent's: closing them here would disturb it."""
-        _inherited.append(self._kept)
-        self._kept = {}
-        self._process = os.getpid()
 
 
 @attrs.frozen
 class _Kept:
     session: aiohttp.ClientSession
     guard: AsyncGenerator[None]
-
-
-# Kept from the garbage collector for as long as the process lives.
-_inherited: list[dict[asyncio.AbstractEventLoop, _Kept]] = []
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None]:

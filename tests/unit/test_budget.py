@@ -12,6 +12,7 @@ import pytest
 from aifaceswap import Budget, ConfigurationError, DailyLimitError, RateLimitError
 from aifaceswap.budget import Purpose, shared_budget
 from aifaceswap.models import RateLimit
+from support.forks import in_child
 from support.virtual_time import run_virtual
 
 MIDNIGHT = 20_000 * 86_400.0
@@ -655,3 +656,13 @@ def test_the_wait_that_is_told_grows_with_the_queue(paused: float, expected: lis
         return told
 
     assert run_virtual(main) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_forked_child_does_not_wait_for_its_parents_requests() -> None:
+    """A request in flight is the parent's: its permit never comes back in the child."""
+
+    async def use_the_only_permit(budget: Budget) -> None:
+        await budget.acquire()
+        assert in_child(lambda: asyncio.run(asyncio.wait_for(budget.acquire(), 5))) == 0
+
+    asyncio.run(use_the_only_permit(Budget(requests=1)))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
-import warnings
 from types import SimpleNamespace
 
 import pytest
 
 from aifaceswap import APIConnectionError
 from aifaceswap._portal import LoopThread
+from support.forks import in_child
 
 
 async def answer() -> int:
@@ -54,14 +53,21 @@ def test_a_fork_leaves_the_parents_thread_alone() -> None:
     """The child may stop what it has inherited; the parent goes on, and so may the child."""
     thread = LoopThread()
     assert thread.run(answer) == 42
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
-        child = os.fork()
-    if child == 0:
+
+    def stop_and_call() -> None:
         thread.stop()
-        os._exit(thread.run(answer))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+        assert thread.run(answer) == 42
+
+    assert in_child(stop_and_call) == 0
     assert thread.run(answer) == 42
+    thread.stop()
+
+
+def test_a_fork_while_another_thread_starts_the_loop() -> None:
+    """The child inherits a lock that nobody will release, and does not wait for it."""
+    thread = LoopThread()
+    with thread._lock:
+        assert in_child(thread.stop) == 0
     thread.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import pytest
 
 from aifaceswap import AsyncClient, Budget
 from aifaceswap.emulator import Emulator, Limits
+from support.forks import in_child
 from support.samples import URLS
 
 NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
@@ -167,3 +169,25 @@ def test_a_blocking_client_never_holds_up_the_end_of_a_program(end: str) -> None
     """)
         == ""
     )
+
+
+def test_a_forked_child_closes_none_of_its_parents_connections() -> None:
+    """It shares the parent's selector: to close a socket there would deafen the parent."""
+
+    async def use_and_fork(emulator: Emulator) -> None:
+        clients = [AsyncClient(emulator.api_key, base_url=emulator.base_url, max_retries=0)]
+        await clients[0].me()
+
+        async def call() -> None:
+            await clients[0].me()
+
+        def call_and_forget() -> None:
+            asyncio.run(call())
+            clients.clear()
+            gc.collect()
+
+        assert in_child(call_and_forget) == 0
+        await clients[0].with_options(timeout=5).me()
+
+    with Emulator(limits=NO_LIMITS) as emulator:
+        asyncio.run(use_and_fork(emulator))
