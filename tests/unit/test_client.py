@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -50,10 +51,14 @@ def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], field: str
     assert caught.value.field == field
 
 
-async def test_every_page_is_gone_through_and_then_it_ends(client: AsyncClient) -> None:
-    """Newest first."""
+async def test_every_page_is_gone_through_and_then_it_ends(
+    client: AsyncClient, emulator: Emulator
+) -> None:
+    """Newest first, and each page has the size that was asked for."""
     ids = [(await client.swaps.create(**URLS)).id for _ in range(5)]
     assert [swap.id async for swap in client.swaps.iterate(limit=2)] == ids[::-1]
+    pages = [request for request in emulator.requests if request.method == "GET"]
+    assert [parse_qs(request.query)["limit"][0] for request in pages] == ["2", "2", "2"]
 
 
 async def test_a_wait_may_last_as_long_as_it_takes(client: AsyncClient) -> None:

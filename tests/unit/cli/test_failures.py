@@ -12,7 +12,7 @@ from aifaceswap import errors
 from aifaceswap.cli.context import Session
 from aifaceswap.cli.failures import ADVICE, find_advice, report
 from aifaceswap.emulator import Emulator
-from support.commands import Outcome
+from support.commands import FOREVER, Outcome
 from support.samples import FACE, TARGET
 
 Command = Callable[..., Outcome]
@@ -82,6 +82,12 @@ def test_the_swap_fails(command: Command, name: str) -> None:
     assert outcome.next == "use other pictures; each try is a new swap"
     assert command("download", swap_id).code == 3
     assert command("get", swap_id).data["status"] == "failed"
+
+
+def test_the_swap_does_not_finish_in_time(command: Command) -> None:
+    """A timeout is exit code 5: a script can tell it from a failure."""
+    outcome = command("--emulator", "run", FACE, FOREVER, "--timeout", "0.05")
+    assert (outcome.code, outcome.out) == (5, "")
 
 
 @pytest.mark.usefixtures("service")
