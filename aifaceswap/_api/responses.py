@@ -239,10 +239,10 @@ def _no_message(answer: RawResponse) -> str:
 
 def _beginning(body: bytes) -> str:
     """The first words of a body, fit for one line of a message."""
-    # Text has more white space than bytes: an information separator is one.
-    text = " ".join(body.strip()[: 2 * _SHOWN].decode(errors="replace").split())
-    if not text:
+    # As text: it has more white space than bytes have.
+    if not body.decode(errors="replace").strip():
         return "an empty body"
+    text = " ".join(body[: 2 * _SHOWN].decode(errors="replace").split())
     text = "".join(char if char.isprintable() else "\ufffd" for char in text)
     return text if len(text) <= _SHOWN and len(body) <= 2 * _SHOWN else f"{text[:_SHOWN]}…"
 
