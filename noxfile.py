@@ -129,6 +129,14 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("codespell")
     session.run("lint-imports")
+    session.run("python", "tests/support/write_sync.py", "--check")
+
+
+@nox.session
+def sync(session: nox.Session) -> None:
+    """Write the signatures and docstrings of the blocking client from `client.py`."""
+    session.install(*_group("lint"))
+    session.run("python", "tests/support/write_sync.py")
 
 
 @nox.session

@@ -12,10 +12,13 @@ import re
 import sys
 import unicodedata
 from collections.abc import Mapping
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from aifaceswap._limits import API_KEY_VARIABLE, DEFAULT_BASE_URL, MAX_PAGE_SIZE
 from aifaceswap.errors import ConfigurationError, InvalidRequestError, short_repr
+
+B = TypeVar("B")
 
 # An ordinary public URL, recognised at once; whatever else is given is looked at in detail.
 _ORDINARY_URL = re.compile(
@@ -408,24 +411,35 @@ def is_loopback(host: str | None) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def seconds(field: str, value: object, *, at_least: float = 0.0) -> float:
-    """Check a span of time.
-
-    Args:
-        field: The name of the argument, for the error.
-        value: What was given.
-        at_least: The least that makes sense, in seconds.
-
-    Returns:
-        The seconds.
-
-    Raises:
-        ConfigurationError: It is no finite number above `at_least`.
-    """
+def seconds(
+    field: str,
+    value: object,
+    *,
+    at_least: float = 0.0,
+    error: type[ConfigurationError | InvalidRequestError] = ConfigurationError,
+) -> float:
+    """Check a finite number of seconds above `at_least`; raise `error` for anything else."""
     usable = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if at_least < usable <= _LARGEST:
         return float(usable)
-    text = f"{field}: {short_repr(value)} is no number of seconds above {at_least:g}"
+    text = f"{field} must be a number of seconds above {at_least:g}; got {short_repr(value)}"
+    raise error(text, field=field)
+
+
+def max_wait(value: object) -> float:
+    """Check how long a call may wait for rate limits: seconds, 0 or more; infinite: no maximum."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        # An integer that no float can hold is longer than any deadline.
+        return float(value) if value <= _LARGEST else math.inf
+    text = f"max_wait must be a number of seconds, 0 or more; got {short_repr(value)}"
+    raise ConfigurationError(text, field="max_wait")
+
+
+def non_negative_integer(field: str, value: object) -> int:
+    """Check a whole number of 0 or more."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    text = f"{field} must be a whole number, 0 or more; got {short_repr(value)}"
     raise ConfigurationError(text, field=field)
 
 
@@ -438,6 +452,14 @@ def positive_integer(
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     raise error(f"{field} must be a whole number from 1 up; got {short_repr(value)}", field=field)
+
+
+def budget(value: B) -> B:
+    """Check that this can serve as a `RequestBudget`; None is no budget."""
+    if value is None or (hasattr(value, "acquire") and hasattr(value, "penalize")):
+        return value
+    text = f"budget must be a Budget, 'shared' or None; got {short_repr(value)}"
+    raise ConfigurationError(text, field="budget")
 
 
 def proxy(value: object) -> str:

@@ -13,7 +13,7 @@ import attrs
 from aifaceswap import _validation
 from aifaceswap._api import requests
 from aifaceswap._api.requests import MAX_DOWNLOAD, Call
-from aifaceswap._api.responses import EXPIRED, read_answer, read_response
+from aifaceswap._api.responses import read_answer, read_response
 from aifaceswap._http.transport import NEVER, CallOptions, Transport
 from aifaceswap._limits import (
     API_KEY_VARIABLE,
@@ -26,14 +26,7 @@ from aifaceswap._limits import (
 )
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.budget import RequestBudget, shared_budget
-from aifaceswap.errors import (
-    AIFaceSwapError,
-    APIStatusError,
-    ConfigurationError,
-    InvalidRequestError,
-    SwapFailedError,
-    short_repr,
-)
+from aifaceswap.errors import AIFaceSwapError, InvalidRequestError, SwapFailedError
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
@@ -44,41 +37,41 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LONGEST_WAIT = 1e9
-
 
 class AsyncClient:
-    """The AI Face Swap API, awaited.
+    """Asynchronous client for the AI Face Swap API.
 
-    One client serves many tasks at once, and several event loops; make one and keep it. Used
-    as an async context manager it closes its connections at the end; without, they close with
-    their event loop.
+    Create one client and keep it: it serves many tasks at once, and several event loops. As an
+    async context manager it closes its connections when the block ends. Without one, they
+    close with their event loop.
 
     Args:
-        api_key: The key; None: from the environment, ``AIFACESWAP_API_KEY``. It is for servers
-            only and goes nowhere but to `base_url`.
-        base_url: Where the API is, with its version; None: from ``AIFACESWAP_BASE_URL``, or
-            ``https://aifacesswap.com/api/v1``. Plain http only to this machine.
-        timeout: Seconds for one attempt, from the moment the budget lets it go to the last
-            byte of the answer.
-        deadline: Seconds for a whole call with its attempts and waits.
-        max_retries: Attempts after the first one. Every attempt of a call sends the same bytes
-            with the same idempotency key: it is never paid twice.
-        max_wait: Seconds that one call may spend, in all, waiting for the service's limits: for
-            a permit of the budget, and for a 429 to pass. Beyond it `RateLimitError` is raised
-            at once. 0: never wait. None: up to the deadline. It does not bound `swaps.wait()`.
-        budget: How many requests may be made. ``"shared"``: 60 in a minute and 10,000 in a UTC
-            day for all clients of this key in this process. None: no budget; every 429 is met
-            and obeyed.
-        session: An aiohttp session of your own, e.g. with a TLS set-up; it is never closed
-            here. It belongs to one event loop.
-        proxy: The URL of an HTTP proxy. Proxies in the environment are not used.
+        api_key: The API key. Default: ``AIFACESWAP_API_KEY`` from the environment. Keys are for
+            servers only; the client sends the key to `base_url` and to no other host.
+        base_url: URL of the API with its version. Default: ``AIFACESWAP_BASE_URL`` from the
+            environment, or ``https://aifacesswap.com/api/v1``. Plain http is accepted for
+            loopback addresses only.
+        timeout: Seconds for one attempt, from its start to the last byte of the response.
+            Waiting for the rate limiter does not count.
+        deadline: Seconds for a call with all its attempts and waits.
+        max_retries: Attempts after the first one, 0 or more. Every attempt of a call sends the
+            same bytes with the same idempotency key, so a call is never charged twice.
+        max_wait: Seconds that one call may spend, in total, waiting for rate limits: for a
+            permit of the budget and after a 429. `RateLimitError` is raised as soon as it
+            would take longer. 0: never wait. None: up to the deadline. It does not limit
+            `swaps.wait()`.
+        budget: The client-side rate limiter. ``"shared"``: 60 requests a minute and 10,000 a
+            UTC day for all clients of this key in this process. None: no limiter; the client
+            waits after each 429.
+        session: An aiohttp session of your own, e.g. with a TLS set-up. You close it. It
+            belongs to one event loop.
+        proxy: URL of an HTTP proxy. The client does not read proxies from the environment.
 
     Attributes:
-        swaps: Everything about swaps.
+        swaps: Methods to create swaps, wait for them, and download their results.
 
     Raises:
-        ConfigurationError: The key is missing, or an argument cannot be used.
+        ConfigurationError: The key is missing, or an argument is not valid.
     """
 
     def __init__(
@@ -100,24 +93,29 @@ class AsyncClient:
             base_url = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
         key = _validation.api_key(api_key)
         url = _validation.base_url(base_url)
-        options = _options(timeout, deadline, max_retries, NEVER if max_wait is None else max_wait)
+        options = CallOptions(
+            timeout=timeout,
+            deadline=deadline,
+            max_retries=max_retries,
+            max_wait=NEVER if max_wait is None else max_wait,
+        )
         transport = Transport(
             api_key=key,
             base_url=url,
-            budget=shared_budget(url, key) if budget == "shared" else _budget(budget),
+            budget=shared_budget(url, key) if budget == "shared" else _validation.budget(budget),
             session=session,
             proxy=None if proxy is None else _validation.proxy(proxy),
         )
-        # A wait is no call: its looks take their turn, however long that is.
+        # `max_wait` limits calls, not waits: polls take their turn, however long that is.
         watcher = Watcher(transport, attrs.evolve(options, max_wait=NEVER))
-        self._core = _Resources(transport, watcher, options)
-        self.swaps: AsyncSwaps = AsyncSwaps(self._core)
+        self._resources = _Resources(transport, watcher, options)
+        self.swaps: AsyncSwaps = AsyncSwaps(self._resources)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._core.transport.base_url!r})"
+        return f"{type(self).__name__}(base_url={self._resources.transport.base_url!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a client holds a key and sockets and cannot be pickled: make one anew")
+        raise TypeError("a client holds a key and sockets and cannot be pickled; create a new one")
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,7 +133,7 @@ class AsyncClient:
 
         The client stays usable: its next call opens new ones.
         """
-        await self._core.transport.aclose()
+        await self._resources.transport.aclose()
 
     def with_options(
         self,
@@ -145,70 +143,73 @@ class AsyncClient:
         max_retries: int | None = None,
         max_wait: float | None = None,
     ) -> AsyncClient:
-        """A client with another patience, sharing connections, budget and waits with this one.
+        """Return a client with other timeouts and retries.
+
+        It shares connections, rate limiter and polling with this client.
 
         Args:
-            timeout: Seconds for one attempt; None: as before.
-            deadline: Seconds for a whole call; None: as before.
-            max_retries: Attempts after the first one; None: as before.
-            max_wait: Seconds that one call may wait for the service's limits; None: as before;
+            timeout: Seconds for one attempt; None: unchanged.
+            deadline: Seconds for a call with all its attempts; None: unchanged.
+            max_retries: Attempts after the first one; None: unchanged.
+            max_wait: Seconds that one call may wait for rate limits; None: unchanged;
                 ``float("inf")``: up to the deadline.
 
         Returns:
-            The other client. It need not be closed.
+            The other client. You need not close it.
 
         Raises:
-            ConfigurationError: An argument cannot be used.
+            ConfigurationError: An argument is not valid.
         """
-        now = self._core.options
-        options = _options(
-            now.timeout if timeout is None else timeout,
-            now.deadline if deadline is None else deadline,
-            now.max_retries if max_retries is None else max_retries,
-            now.max_wait if max_wait is None else max_wait,
-        )
+        changes: dict[str, Any] = {
+            "timeout": timeout,
+            "deadline": deadline,
+            "max_retries": max_retries,
+            "max_wait": max_wait,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        options = attrs.evolve(self._resources.options, **given)
         other = object.__new__(type(self))
-        other._core = attrs.evolve(self._core, options=options)
-        other.swaps = AsyncSwaps(other._core)
+        other._resources = attrs.evolve(self._resources, options=options)
+        other.swaps = AsyncSwaps(other._resources)
         return other
 
     async def me(self) -> Account:
-        """Whose key this is, and what is left of credits and requests. Costs no credits.
+        """Fetch the key's account: its user, credits and rate limit. Costs no credits.
 
         Returns:
             The account.
 
         Raises:
-            APIStatusError: The service refused, e.g. `AuthenticationError`.
-            APIConnectionError: No whole answer came.
-            APIResponseError: The answer cannot be read.
+            APIStatusError: The service rejected the request, e.g. `AuthenticationError`.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: The response cannot be decoded.
         """
-        return await self._core.send(requests.get_account())
+        return await self._resources.send(requests.get_account())
 
     def deliver(self, event: WebhookEvent) -> None:
-        """Take in a webhook delivery: whoever waits for its swap is told, without a request.
+        """Pass on a webhook delivery: waits for its swap end at once, without a request.
 
-        From any thread. `wait`, `run` and `bulk` of this client and of those derived from it
-        end at once, also where they begin after the delivery. `webhooks.WebhookApp` calls this
-        for the client it is given.
+        Can be called from any thread. It ends `wait`, `run` and `bulk` of this client and of
+        clients made by `with_options()`, also those that begin after the delivery.
+        `webhooks.WebhookApp` calls it for the client that it gets.
 
         Args:
-            event: The delivery, as `webhooks.parse` returned it.
+            event: The delivery as `webhooks.parse` returned it.
 
         Raises:
-            InvalidRequestError: It is no `WebhookEvent`.
+            InvalidRequestError: `event` is not a `WebhookEvent`.
         """
         _check_event(event)
-        self._core.watcher.saw(event.swap)
+        self._resources.watcher.saw(event.swap)
 
     def expect_deliveries(self) -> None:
-        """Rely on webhook deliveries before the first one has come.
+        """Rely on webhook deliveries before the first one has arrived.
 
-        `wait` and `run` then leave swaps with a ``webhook_url`` alone for as long as swaps
-        usually take, and look when a delivery is overdue. After a missed one they look as if
-        there were none, until deliveries come again. `webhooks.WebhookApp` calls this.
+        `wait` and `run` then do not poll a swap that has a ``webhook_url`` until its delivery is
+        overdue. After a missed delivery they poll as if there were no webhooks, until
+        deliveries arrive again. `webhooks.WebhookApp` calls this.
         """
-        self._core.watcher.expect_deliveries()
+        self._resources.watcher.expect_deliveries()
 
     @overload
     async def request(
@@ -249,29 +250,29 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Response[Any]:
-        """Any request to the API, for what this package has no method for.
+        """Send any request to the API, e.g. to an endpoint without a method here.
 
-        It goes through the same budget, retries and error decoding as every other call.
+        Rate limiter, retries and error decoding are those of every other call.
 
         Args:
-            method: The HTTP method. All but GET, HEAD and OPTIONS carry an idempotency key.
-            path: The path below the base URL, beginning with a slash.
-            into: What to make of the JSON: ``dict``, ``list``, one of this package's values, an
-                attrs class of your own; ``bytes`` gives the body as it came.
-            json: A body to be sent as JSON.
-            content: A body to be sent as it is; set its Content-Type in `headers`.
-            params: The query.
-            headers: Further headers.
-            idempotency_key: Your own key; None: a fresh one.
+            method: The HTTP method. All but GET, HEAD and OPTIONS send an idempotency key.
+            path: The path below the base URL, with a leading slash.
+            into: What to decode the JSON into: ``dict``, ``list``, one of this package's
+                values, or an attrs class of your own. ``bytes`` returns the body as received.
+            json: A body to send as JSON.
+            content: A body to send as it is; set its Content-Type in `headers`.
+            params: The query parameters.
+            headers: Additional headers.
+            idempotency_key: Your own key. Default: a new one.
 
         Returns:
-            The answer: value, status, headers, request id, rate limit, attempts, key.
+            The response: value, status, headers, request id, rate limit, attempts, key.
 
         Raises:
-            InvalidRequestError: An argument cannot be sent; nothing was.
-            APIStatusError: The service refused.
-            APIConnectionError: No whole answer came.
-            APIResponseError: The answer cannot be read as `into`.
+            InvalidRequestError: An argument cannot be sent; nothing was sent.
+            APIStatusError: The service rejected the request.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: The response cannot be decoded into `into`.
         """
         call: Call[Any] = requests.any_request(
             method,
@@ -283,14 +284,14 @@ class AsyncClient:
             headers=headers,
             idempotency_key=idempotency_key,
         )
-        return await self._core.transport.send(call, self._core.options, read_response)
+        return await self._resources.transport.send(call, self._resources.options, read_response)
 
 
 class AsyncSwaps:
-    """Swaps: create them, wait for them, fetch their pictures. It is ``client.swaps``."""
+    """``client.swaps``: methods to create swaps, wait for them and download their results."""
 
-    def __init__(self, core: _Resources) -> None:
-        self._core = core
+    def __init__(self, resources: _Resources) -> None:
+        self._resources = resources
 
     async def create(
         self,
@@ -304,36 +305,36 @@ class AsyncSwaps:
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Swap:
-        """Create a swap: put the face of one picture into another picture or GIF.
+        """Create a swap: put the face of one image into another image or GIF.
 
-        All attempts of this call carry one idempotency key, so that it is paid once at most.
+        All attempts of this call send one idempotency key, so it is charged at most once.
 
         Args:
-            source_url: Public https URL of the picture of the face to put in.
+            source_url: Public https URL of the image with the face to put in.
             target_url: Public https URL of the image or GIF to transform.
             type: What the target is: ``"image"`` or ``"gif"``.
-            webhook_url: Public https URL that is called when the swap ends.
-            target_face_index: Which face of the target, from 0, where there are several.
-            enable_face_enhancer: Whether to sharpen the face.
-            metadata: A small JSON object that comes back with the swap.
+            webhook_url: Public https URL that is called when the swap finishes.
+            target_face_index: Index of the face in the target, from 0, if it has several.
+            enable_face_enhancer: Whether to sharpen the face. Default: the service decides.
+            metadata: A small JSON object that is returned with the swap.
             idempotency_key: Your own key, e.g. one that you have stored: the same key with the
-                same arguments is the same swap. None: a fresh uuid4. Give one where the call
-                may be cancelled or the process may die before it returns.
+                same arguments is the same swap. Default: a new uuid4. Pass one if the call may
+                be cancelled, or the process killed, before it returns.
 
         Returns:
-            The swap as it begins.
+            The swap in its first state.
 
         Raises:
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            InsufficientCreditsError: Top up and send it again with a fresh key.
+            InvalidRequestError: An argument is not valid; nothing was sent.
+            InsufficientCreditsError: Add credits and send it again with a new key.
             SourceUnreachableError: The service cannot fetch one of the URLs.
             ContentRejectedError: The content is not allowed.
-            RateLimitError: Too many requests or unfinished swaps, beyond ``max_wait`` or the
-                deadline.
-            APIStatusError: The service refused otherwise.
-            APIConnectionError: No whole answer came. The swap may have been created: send it
-                again with the error's ``idempotency_key``.
-            APIResponseError: The answer cannot be read; send it again with the same key.
+            RateLimitError: Too many requests or unfinished swaps for longer than ``max_wait``
+                or the deadline.
+            APIStatusError: The service rejected the request for another reason.
+            APIConnectionError: No complete response arrived. The swap may have been created:
+                send it again with the error's ``idempotency_key``.
+            APIResponseError: The response cannot be decoded; send it again with the same key.
         """
         request = SwapRequest(
             source_url=source_url,
@@ -344,10 +345,10 @@ class AsyncSwaps:
             enable_face_enhancer=enable_face_enhancer,
             metadata=metadata,
         )
-        return await self._core.send(requests.create_swap(request, idempotency_key))
+        return await self._resources.send(requests.create_swap(request, idempotency_key))
 
     async def get(self, swap_id: str) -> Swap:
-        """How a swap is now.
+        """Fetch a swap's current state.
 
         Args:
             swap_id: Its id, ``tsk_…``.
@@ -356,13 +357,13 @@ class AsyncSwaps:
             The swap.
 
         Raises:
-            InvalidRequestError: This is no id; nothing was sent.
-            NotFoundError: There is none, or it belongs to another key.
-            APIStatusError: The service refused otherwise.
-            APIConnectionError: No whole answer came.
-            APIResponseError: The answer cannot be read.
+            InvalidRequestError: `swap_id` is not a swap's id; nothing was sent.
+            NotFoundError: There is no such swap, or it belongs to another key.
+            APIStatusError: The service rejected the request for another reason.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: The response cannot be decoded.
         """
-        return await self._core.send(requests.get_swap(swap_id))
+        return await self._resources.send(requests.get_swap(swap_id))
 
     async def wait(
         self,
@@ -371,37 +372,36 @@ class AsyncSwaps:
         timeout: float | None = 300.0,
         on_update: Callable[[Swap], object] | None = None,
     ) -> Swap:
-        """Wait until a swap has ended.
+        """Wait until a swap is finished.
 
-        All waits of a client share their looks at the service: a hundred of them cost no more
-        requests than one.
+        All waits of a client share their polls: a hundred of them send as many requests as one.
 
         Args:
             swap: The swap, or its id.
-            timeout: Seconds to wait at most; None: for ever.
-            on_update: Called with the swap each time it has been looked at, e.g. to show its
-                ``progress``.
+            timeout: Maximum seconds to wait; None: no maximum.
+            on_update: Called with the swap after each poll, e.g. to show its ``progress``. It
+                runs in the event loop's thread, which it must not block.
 
         Returns:
             The swap with its ``result_url``.
 
         Raises:
-            SwapFailedError: It ended without a result; the error's ``swap`` says why.
-            WaitTimeoutError: It had not ended in time. It goes on: wait for it again.
-            InvalidRequestError: This is no id, or `timeout` is not above 0.
-            NotFoundError: There is none, or it belongs to another key.
-            APIStatusError: The service refused to show it, e.g. `AuthenticationError`. What
-                may pass (lost connections, 5xx) is not raised: the next look comes.
+            SwapFailedError: The swap failed; the error's ``swap`` has the reason.
+            WaitTimeoutError: The swap was not finished in time. It continues on the service:
+                wait for it again.
+            InvalidRequestError: `swap` is not an id, or `timeout` is not above 0.
+            NotFoundError: There is no such swap, or it belongs to another key.
+            APIStatusError: The service does not show the swap, e.g. `AuthenticationError`.
+                Temporary errors (a lost connection, a 5xx) are left to the next poll.
         """
         if not isinstance(swap, Swap):
             _validation.swap_id(swap)
         if timeout is not None:
-            _check_wait(timeout)
-        ended = await self._core.watcher.wait(swap, timeout, on_update)
-        if ended.has_failed:
-            reason = ended.error_message or "the service does not say why"
-            raise SwapFailedError(f"{ended.id} failed: {reason}", swap=ended)
-        return ended
+            _validation.seconds("timeout", timeout, error=InvalidRequestError)
+        finished = await self._resources.watcher.wait(swap, timeout, on_update)
+        if finished.has_failed:
+            raise SwapFailedError.of(finished)
+        return finished
 
     async def run(
         self,
@@ -416,7 +416,7 @@ class AsyncSwaps:
         idempotency_key: str | None = None,
         timeout: float | None = 300.0,
     ) -> Swap:
-        """Create a swap and wait until it has ended.
+        """Create a swap and wait until it is finished.
 
         Args:
             source_url: As in `create`.
@@ -427,14 +427,14 @@ class AsyncSwaps:
             enable_face_enhancer: As in `create`.
             metadata: As in `create`.
             idempotency_key: As in `create`.
-            timeout: Seconds to wait for its end, once it is created; None: for ever.
+            timeout: Maximum seconds to wait once the swap is created; None: no maximum.
 
         Returns:
             The swap with its ``result_url``.
 
         Raises:
-            AIFaceSwapError: As in `create` and `wait`; each with the ``idempotency_key``: with
-                it, the same call goes on with the same swap.
+            AIFaceSwapError: As in `create` and `wait`, each with the ``idempotency_key``. The
+                same call with this key continues with the same swap.
         """
         key = requests.new_idempotency_key() if idempotency_key is None else idempotency_key
         swap = await self.create(
@@ -460,74 +460,70 @@ class AsyncSwaps:
         *,
         max_bytes: int = MAX_DOWNLOAD,
     ) -> Path:
-        """Fetch the result of a swap into a file.
+        """Download the result of a swap into a file.
 
-        The file appears when it is whole; until then an older one stays. A download that breaks
-        off goes on where it was if the server allows. The key is not sent.
+        The file appears when it is complete; until then an older file stays. An interrupted
+        download resumes if the server supports it. The API key is not sent.
 
         Args:
             swap: The swap, or its id.
             path: The file; its folder must exist.
-            max_bytes: Give up beyond so many bytes.
+            max_bytes: Maximum size in bytes, 1 or more.
 
         Returns:
             The path of the file.
 
         Raises:
             InvalidRequestError: `path` cannot be written to, or the swap has no result yet.
-            SwapFailedError: It has ended without one.
+            SwapFailedError: The swap failed.
             APIStatusError: The result cannot be fetched.
-            APIConnectionError: It broke off too often, or the deadline passed.
-            APIResponseError: It is no picture, is too large, or comes without TLS.
+            APIConnectionError: The connection was lost too often, or the deadline passed.
+            APIResponseError: The result is not an image, is too large, or is not on https.
             OSError: The file cannot be written.
         """
-        # Only here: files and threads are loaded by those who download.
-        from aifaceswap._http.download import check_target  # noqa: PLC0415
+        # Imported here: only those who download need files and threads.
+        from aifaceswap._http.download import check_target, download_result  # noqa: PLC0415
 
         target = check_target(path)
         _validation.positive_integer("max_bytes", max_bytes, InvalidRequestError)
-        known = swap if isinstance(swap, Swap) and swap.result_url else None
-        if known is not None:
-            try:
-                return await self._fetch(known, target, max_bytes)
-            except APIStatusError as error:
-                if error.status not in EXPIRED:
-                    raise
-        fresh = await self.get(swap.id if isinstance(swap, Swap) else swap)
-        return await self._fetch(fresh, target, max_bytes)
+        resources = self._resources
+        await download_result(
+            resources.transport, swap, target, resources.options, self.get, max_bytes=max_bytes
+        )
+        return target
 
     async def list(self, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> SwapPage:
-        """One page of the key's swaps, newest first. Costs no credits.
+        """Fetch one page of the key's swaps, newest first. Costs no credits.
 
         Args:
-            limit: How many, 1 to 100.
-            cursor: The ``next_cursor`` of the page before; None: the first page.
+            limit: Swaps on a page, 1 to 100.
+            cursor: The ``next_cursor`` of the previous page; None: the first page.
 
         Returns:
             The page.
 
         Raises:
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            APIStatusError: The service refused.
-            APIConnectionError: No whole answer came.
-            APIResponseError: The answer cannot be read.
+            InvalidRequestError: An argument is not valid; nothing was sent.
+            APIStatusError: The service rejected the request.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: The response cannot be decoded.
         """
-        return await self._core.send(requests.list_swaps(limit, cursor))
+        return await self._resources.send(requests.list_swaps(limit, cursor))
 
     async def iterate(self, *, limit: int = MAX_PAGE_SIZE) -> AsyncIterator[Swap]:
-        """All of the key's swaps, newest first, page by page.
+        """Iterate over all of the key's swaps, newest first, page by page.
 
         Args:
-            limit: How many a page, 1 to 100.
+            limit: Swaps on a page, 1 to 100.
 
         Yields:
             Each swap.
 
         Raises:
-            InvalidRequestError: `limit` is wrong; nothing was sent.
-            APIStatusError: The service refused.
-            APIConnectionError: No whole answer came.
-            APIResponseError: An answer cannot be read.
+            InvalidRequestError: `limit` is not valid; nothing was sent.
+            APIStatusError: The service rejected a request.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: A response cannot be decoded.
         """
         page = await self.list(limit=limit)
         while True:
@@ -551,38 +547,39 @@ class AsyncSwaps:
         max_wait: float = 300.0,
         timeout: float | None = None,
     ) -> AsyncBulk:
-        """Create many swaps, each exactly once, and see each to its end.
+        """Create many swaps, each exactly once, and wait for all of them.
 
-        To be used with ``async with`` and, inside, ``async for``: one `Outcome` for each row, in
-        the order in which they end. A row that fails is an outcome, not an exception.
+        Use the run with ``async with`` and, inside, ``async for``. It yields one `Outcome` for
+        each row, in the order in which rows finish. A row that fails is an outcome, not an
+        exception.
 
         Args:
             requests: The rows: `SwapRequest` values or mappings of its fields, from any iterable
                 or async iterable. They are read as they are needed.
-            journal: The file in which the run is recorded. Run with the same file again, it goes
-                on where it stopped, whatever happened: nothing is lost, nothing is paid twice.
-                None: no record.
-            download_to: The folder for the pictures; None: they are not fetched.
-            concurrency: How many swaps may be unfinished at once; the service allows 10 for
-                each key, and those of others that are seen at the beginning are counted.
-            on_progress: Called with a `BulkProgress` whenever something has changed.
+            journal: The file that records the run. A run with the same file resumes where the
+                last one stopped: no row is lost or charged twice. None: no record.
+            download_to: The folder for the results; None: they are not downloaded.
+            concurrency: How many swaps may be unfinished at once, 1 or more. The service allows
+                10 for each key; unfinished swaps of others at the start are counted.
+            on_progress: Called with a `BulkProgress` after each change, in the event loop's
+                thread, which it must not block.
             skip_finished: Leave out rows that had their outcome in an earlier run.
-            retry_failed: Do rows that failed in an earlier run again, as new swaps.
-            max_wait: Seconds that the run may stand still for the service's limits before it
-                stops. The limit of the UTC day can take hours.
-            timeout: Seconds that one swap may take; beyond it the row's outcome is
-                `WaitTimeoutError`, and the next run waits for it again. None: for ever.
+            retry_failed: Retry rows that failed in an earlier run, as new swaps.
+            max_wait: Seconds that the run may wait for one rate limit before it stops. The
+                daily limit can take hours.
+            timeout: Maximum seconds to wait for one swap. After it the row's outcome is
+                `WaitTimeoutError`, and the next run waits for the swap again. None: no maximum.
 
         Returns:
             The run.
 
         Raises:
-            InvalidRequestError: An argument is wrong.
-            BulkStoppedError: While iterating: the key, the credits or the day's requests stop
-                every row. All that was begun is journaled.
+            InvalidRequestError: An argument is not valid.
+            BulkStoppedError: While iterating: the key, the credits or the daily limit stop
+                every row. The journal has every row that was begun.
             JournalError: The journal is in use, damaged, of another input, or cannot be written.
         """
-        # Only here: SQLite is loaded by those who need it.
+        # Imported here: only those who run bulk need SQLite.
         from aifaceswap.bulk import AsyncBulk, BulkSettings  # noqa: PLC0415
 
         _validation.positive_integer("concurrency", concurrency, InvalidRequestError)
@@ -596,25 +593,12 @@ class AsyncSwaps:
             max_wait=max_wait,
             timeout=timeout,
         )
-        return AsyncBulk(self._core.transport, self._core.watcher, requests, settings)
-
-    async def _fetch(self, swap: Swap, target: Path, max_bytes: int) -> Path:
-        from aifaceswap._http.download import download  # noqa: PLC0415 - as in `download`
-
-        if swap.has_failed:
-            reason = swap.error_message or "the service does not say why"
-            raise SwapFailedError(f"{swap.id} failed: {reason}", swap=swap)
-        if not swap.result_url:
-            fault = f"has no result yet ({swap.status}); wait for it first"
-            raise InvalidRequestError.for_field("swap", swap.id, fault)
-        core = self._core
-        await download(core.transport, swap.result_url, target, core.options, max_bytes=max_bytes)
-        return target
+        return AsyncBulk(self._resources.transport, self._resources.watcher, requests, settings)
 
 
 @attrs.frozen
 class _Resources:
-    """What a client and those derived from it share, and the patience that is its own."""
+    """What `with_options()` shares between clients, and the options of one of them."""
 
     transport: Transport
     watcher: Watcher
@@ -624,46 +608,8 @@ class _Resources:
         return self.transport.send(call, self.options, read_answer)
 
 
-def _options(
-    timeout: object, deadline: object, max_retries: object, max_wait: object
-) -> CallOptions:
-    if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
-        text = f"max_retries: {max_retries!r} is not a whole number from 0 up"
-        raise ConfigurationError(text, field="max_retries")
-    return CallOptions(
-        timeout=_validation.seconds("timeout", timeout),
-        deadline=_validation.seconds("deadline", deadline),
-        max_retries=max_retries,
-        max_wait=_max_wait(max_wait),
-    )
-
-
-def _max_wait(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        # Beyond any deadline it makes no difference; and what a float cannot hold is beyond.
-        return float(value) if value <= _LONGEST_WAIT else NEVER
-    text = f"max_wait: {short_repr(value)} is no number of seconds from 0 up"
-    raise ConfigurationError(text, field="max_wait")
-
-
-def _budget(budget: object) -> RequestBudget | None:
-    usable = budget is None or (hasattr(budget, "acquire") and hasattr(budget, "penalize"))
-    if not usable:
-        text = f"budget: {budget!r} has no acquire() and penalize()"
-        raise ConfigurationError(text, field="budget")
-    return budget  # type: ignore[return-value]
-
-
-def _check_wait(timeout: object) -> None:
-    try:
-        _validation.seconds("timeout", timeout)
-    except ConfigurationError as error:
-        raise InvalidRequestError(str(error), field="timeout", value=timeout) from None
-
-
 def _check_event(event: object) -> None:
     # A body that nobody has verified must not end a wait.
     if not isinstance(event, WebhookEvent):
-        raise InvalidRequestError.for_field(
-            "event", event, "is no WebhookEvent from webhooks.parse()"
-        )
+        reason = "must be a WebhookEvent from webhooks.parse()"
+        raise InvalidRequestError.for_field("event", event, reason)

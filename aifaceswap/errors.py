@@ -354,6 +354,19 @@ class SwapFailedError(AIFaceSwapError):
         if swap is not None:
             self.swap = swap
 
+    @classmethod
+    def of(cls, swap: Swap) -> Self:
+        """The error of a failed swap, with the service's reason.
+
+        Args:
+            swap: The failed swap.
+
+        Returns:
+            The error.
+        """
+        reason = swap.error_message or "the service gives no reason"
+        return cls(f"{swap.id} failed: {reason}", swap=swap)
+
 
 class WaitTimeoutError(AIFaceSwapError, TimeoutError):
     """The swap had not ended in time. It goes on at the service: wait again, do not pay again.

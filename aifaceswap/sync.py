@@ -39,28 +39,30 @@ class Client:
     the one to use there.
 
     Args:
-        api_key: The key; None: from the environment, ``AIFACESWAP_API_KEY``. It is for servers
-            only and goes nowhere but to `base_url`.
-        base_url: Where the API is, with its version; None: from ``AIFACESWAP_BASE_URL``, or
-            ``https://aifacesswap.com/api/v1``. Plain http only to this machine.
-        timeout: Seconds for one attempt, from the moment the budget lets it go to the last
-            byte of the answer.
-        deadline: Seconds for a whole call with its attempts and waits.
-        max_retries: Attempts after the first one. Every attempt of a call sends the same bytes
-            with the same idempotency key: it is never paid twice.
-        max_wait: Seconds that one call may spend, in all, waiting for the service's limits: for
-            a permit of the budget, and for a 429 to pass. Beyond it `RateLimitError` is raised
-            at once. 0: never wait. None: up to the deadline. It does not bound `swaps.wait()`.
-        budget: How many requests may be made. ``"shared"``: 60 in a minute and 10,000 in a UTC
-            day for all clients of this key in this process. None: no budget; every 429 is met
-            and obeyed.
-        proxy: The URL of an HTTP proxy. Proxies in the environment are not used.
+        api_key: The API key. Default: ``AIFACESWAP_API_KEY`` from the environment. Keys are for
+            servers only; the client sends the key to `base_url` and to no other host.
+        base_url: URL of the API with its version. Default: ``AIFACESWAP_BASE_URL`` from the
+            environment, or ``https://aifacesswap.com/api/v1``. Plain http is accepted for
+            loopback addresses only.
+        timeout: Seconds for one attempt, from its start to the last byte of the response.
+            Waiting for the rate limiter does not count.
+        deadline: Seconds for a call with all its attempts and waits.
+        max_retries: Attempts after the first one, 0 or more. Every attempt of a call sends the
+            same bytes with the same idempotency key, so a call is never charged twice.
+        max_wait: Seconds that one call may spend, in total, waiting for rate limits: for a
+            permit of the budget and after a 429. `RateLimitError` is raised as soon as it
+            would take longer. 0: never wait. None: up to the deadline. It does not limit
+            `swaps.wait()`.
+        budget: The client-side rate limiter. ``"shared"``: 60 requests a minute and 10,000 a
+            UTC day for all clients of this key in this process. None: no limiter; the client
+            waits after each 429.
+        proxy: URL of an HTTP proxy. The client does not read proxies from the environment.
 
     Attributes:
-        swaps: Everything about swaps.
+        swaps: Methods to create swaps, wait for them, and download their results.
 
     Raises:
-        ConfigurationError: The key is missing, or an argument cannot be used.
+        ConfigurationError: The key is missing, or an argument is not valid.
     """
 
     def __init__(
@@ -120,20 +122,22 @@ class Client:
         max_retries: int | None = None,
         max_wait: float | None = None,
     ) -> Client:
-        """A client with another patience, sharing connections, budget and waits with this one.
+        """Return a client with other timeouts and retries.
+
+        It shares connections, rate limiter and polling with this client.
 
         Args:
-            timeout: Seconds for one attempt; None: as before.
-            deadline: Seconds for a whole call; None: as before.
-            max_retries: Attempts after the first one; None: as before.
-            max_wait: Seconds that one call may wait for the service's limits; None: as before;
+            timeout: Seconds for one attempt; None: unchanged.
+            deadline: Seconds for a call with all its attempts; None: unchanged.
+            max_retries: Attempts after the first one; None: unchanged.
+            max_wait: Seconds that one call may wait for rate limits; None: unchanged;
                 ``float("inf")``: up to the deadline.
 
         Returns:
-            The other client. It need not be closed.
+            The other client. You need not close it.
 
         Raises:
-            ConfigurationError: An argument cannot be used.
+            ConfigurationError: An argument is not valid.
         """
         other = object.__new__(type(self))
         derived = self._client.with_options(
@@ -145,39 +149,39 @@ class Client:
         return other
 
     def me(self) -> Account:
-        """Whose key this is, and what is left of credits and requests. Costs no credits.
+        """Fetch the key's account: its user, credits and rate limit. Costs no credits.
 
         Returns:
             The account.
 
         Raises:
-            APIStatusError: The service refused, e.g. `AuthenticationError`.
-            APIConnectionError: No whole answer came.
-            APIResponseError: The answer cannot be read.
+            APIStatusError: The service rejected the request, e.g. `AuthenticationError`.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: The response cannot be decoded.
         """
         return self._thread.run(self._client.me)
 
     def deliver(self, event: WebhookEvent) -> None:
-        """Take in a webhook delivery: whoever waits for its swap is told, without a request.
+        """Pass on a webhook delivery: waits for its swap end at once, without a request.
 
-        From any thread. `wait`, `run` and `bulk` of this client and of those derived from it
-        end at once, also where they begin after the delivery. `webhooks.WebhookApp` calls this
-        for the client it is given.
+        Can be called from any thread. It ends `wait`, `run` and `bulk` of this client and of
+        clients made by `with_options()`, also those that begin after the delivery.
+        `webhooks.WebhookApp` calls it for the client that it gets.
 
         Args:
-            event: The delivery, as `webhooks.parse` returned it.
+            event: The delivery as `webhooks.parse` returned it.
 
         Raises:
-            InvalidRequestError: It is no `WebhookEvent`.
+            InvalidRequestError: `event` is not a `WebhookEvent`.
         """
         self._client.deliver(event)
 
     def expect_deliveries(self) -> None:
-        """Rely on webhook deliveries before the first one has come.
+        """Rely on webhook deliveries before the first one has arrived.
 
-        `wait` and `run` then leave swaps with a ``webhook_url`` alone for as long as swaps
-        usually take, and look when a delivery is overdue. After a missed one they look as if
-        there were none, until deliveries come again. `webhooks.WebhookApp` calls this.
+        `wait` and `run` then do not poll a swap that has a ``webhook_url`` until its delivery is
+        overdue. After a missed delivery they poll as if there were no webhooks, until
+        deliveries arrive again. `webhooks.WebhookApp` calls this.
         """
         self._client.expect_deliveries()
 
@@ -220,29 +224,29 @@ class Client:
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Response[Any]:
-        """Any request to the API, for what this package has no method for.
+        """Send any request to the API, e.g. to an endpoint without a method here.
 
-        It goes through the same budget, retries and error decoding as every other call.
+        Rate limiter, retries and error decoding are those of every other call.
 
         Args:
-            method: The HTTP method. All but GET, HEAD and OPTIONS carry an idempotency key.
-            path: The path below the base URL, beginning with a slash.
-            into: What to make of the JSON: ``dict``, ``list``, one of this package's values, an
-                attrs class of your own; ``bytes`` gives the body as it came.
-            json: A body to be sent as JSON.
-            content: A body to be sent as it is; set its Content-Type in `headers`.
-            params: The query.
-            headers: Further headers.
-            idempotency_key: Your own key; None: a fresh one.
+            method: The HTTP method. All but GET, HEAD and OPTIONS send an idempotency key.
+            path: The path below the base URL, with a leading slash.
+            into: What to decode the JSON into: ``dict``, ``list``, one of this package's
+                values, or an attrs class of your own. ``bytes`` returns the body as received.
+            json: A body to send as JSON.
+            content: A body to send as it is; set its Content-Type in `headers`.
+            params: The query parameters.
+            headers: Additional headers.
+            idempotency_key: Your own key. Default: a new one.
 
         Returns:
-            The answer: value, status, headers, request id, rate limit, attempts, key.
+            The response: value, status, headers, request id, rate limit, attempts, key.
 
         Raises:
-            InvalidRequestError: An argument cannot be sent; nothing was.
-            APIStatusError: The service refused.
-            APIConnectionError: No whole answer came.
-            APIResponseError: The answer cannot be read as `into`.
+            InvalidRequestError: An argument cannot be sent; nothing was sent.
+            APIStatusError: The service rejected the request.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: The response cannot be decoded into `into`.
         """
         return self._thread.run(
             self._client.request,
@@ -276,37 +280,36 @@ class Swaps:
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Swap:
-        """Create a swap: put the face of one picture into another picture or GIF.
+        """Create a swap: put the face of one image into another image or GIF.
 
-        All attempts of this call carry one idempotency key, so that it is paid once at most.
+        All attempts of this call send one idempotency key, so it is charged at most once.
 
         Args:
-            source_url: Public https URL of the picture of the face to put in.
+            source_url: Public https URL of the image with the face to put in.
             target_url: Public https URL of the image or GIF to transform.
             type: What the target is: ``"image"`` or ``"gif"``.
-            webhook_url: Public https URL that is called when the swap ends.
-            target_face_index: Which face of the target, from 0, where there are several.
-            enable_face_enhancer: Whether to sharpen the face.
-            metadata: A small JSON object that comes back with the swap.
+            webhook_url: Public https URL that is called when the swap finishes.
+            target_face_index: Index of the face in the target, from 0, if it has several.
+            enable_face_enhancer: Whether to sharpen the face. Default: the service decides.
+            metadata: A small JSON object that is returned with the swap.
             idempotency_key: Your own key, e.g. one that you have stored: the same key with the
-                same arguments is the same swap. None: a fresh uuid4. Give one where the process
-                may die before the call returns.
+                same arguments is the same swap. Default: a new uuid4. Pass one if the call may
+                be cancelled, or the process killed, before it returns.
 
         Returns:
-            The swap as it begins.
+            The swap in its first state.
 
         Raises:
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            InsufficientCreditsError: Top up and send it again with a fresh key.
+            InvalidRequestError: An argument is not valid; nothing was sent.
+            InsufficientCreditsError: Add credits and send it again with a new key.
             SourceUnreachableError: The service cannot fetch one of the URLs.
             ContentRejectedError: The content is not allowed.
-            RateLimitError: Too many requests or unfinished swaps, beyond ``max_wait`` or the
-                deadline.
-            APIStatusError: The service refused otherwise.
-            APIConnectionError: No whole answer came. The swap may have been created: send it
-                again with the error's ``idempotency_key``.
-            APIResponseError: The answer cannot be read; send it again with the same key.
-            KeyboardInterrupt: Ctrl-C; a note on it tells the idempotency key.
+            RateLimitError: Too many requests or unfinished swaps for longer than ``max_wait``
+                or the deadline.
+            APIStatusError: The service rejected the request for another reason.
+            APIConnectionError: No complete response arrived. The swap may have been created:
+                send it again with the error's ``idempotency_key``.
+            APIResponseError: The response cannot be decoded; send it again with the same key.
         """
         key = new_idempotency_key() if idempotency_key is None else idempotency_key
         with _noting(key):
@@ -323,7 +326,7 @@ class Swaps:
             )
 
     def get(self, swap_id: str) -> Swap:
-        """How a swap is now.
+        """Fetch a swap's current state.
 
         Args:
             swap_id: Its id, ``tsk_…``.
@@ -332,11 +335,11 @@ class Swaps:
             The swap.
 
         Raises:
-            InvalidRequestError: This is no id; nothing was sent.
-            NotFoundError: There is none, or it belongs to another key.
-            APIStatusError: The service refused otherwise.
-            APIConnectionError: No whole answer came.
-            APIResponseError: The answer cannot be read.
+            InvalidRequestError: `swap_id` is not a swap's id; nothing was sent.
+            NotFoundError: There is no such swap, or it belongs to another key.
+            APIStatusError: The service rejected the request for another reason.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: The response cannot be decoded.
         """
         return self._thread.run(self._swaps.get, swap_id)
 
@@ -347,28 +350,27 @@ class Swaps:
         timeout: float | None = 300.0,
         on_update: Callable[[Swap], object] | None = None,
     ) -> Swap:
-        """Wait until a swap has ended.
+        """Wait until a swap is finished.
 
-        All waits of a client share their looks at the service: threads that wait for a hundred
-        swaps cost no more requests than one. `on_update` is called in the client's own thread,
-        which it must not block.
+        All waits of a client share their polls: a hundred of them send as many requests as one.
 
         Args:
             swap: The swap, or its id.
-            timeout: Seconds to wait at most; None: for ever.
-            on_update: Called with the swap each time it has been looked at, e.g. to show its
-                ``progress``.
+            timeout: Maximum seconds to wait; None: no maximum.
+            on_update: Called with the swap after each poll, e.g. to show its ``progress``. It
+                runs in the event loop's thread, which it must not block.
 
         Returns:
             The swap with its ``result_url``.
 
         Raises:
-            SwapFailedError: It ended without a result; the error's ``swap`` says why.
-            WaitTimeoutError: It had not ended in time. It goes on: wait for it again.
-            InvalidRequestError: This is no id, or `timeout` is not above 0.
-            NotFoundError: There is none, or it belongs to another key.
-            APIStatusError: The service refused to show it, e.g. `AuthenticationError`. What
-                may pass (lost connections, 5xx) is not raised: the next look comes.
+            SwapFailedError: The swap failed; the error's ``swap`` has the reason.
+            WaitTimeoutError: The swap was not finished in time. It continues on the service:
+                wait for it again.
+            InvalidRequestError: `swap` is not an id, or `timeout` is not above 0.
+            NotFoundError: There is no such swap, or it belongs to another key.
+            APIStatusError: The service does not show the swap, e.g. `AuthenticationError`.
+                Temporary errors (a lost connection, a 5xx) are left to the next poll.
         """
         return self._thread.run(self._swaps.wait, swap, timeout=timeout, on_update=on_update)
 
@@ -385,7 +387,7 @@ class Swaps:
         idempotency_key: str | None = None,
         timeout: float | None = 300.0,
     ) -> Swap:
-        """Create a swap and wait until it has ended.
+        """Create a swap and wait until it is finished.
 
         Args:
             source_url: As in `create`.
@@ -396,15 +398,14 @@ class Swaps:
             enable_face_enhancer: As in `create`.
             metadata: As in `create`.
             idempotency_key: As in `create`.
-            timeout: Seconds to wait for its end, once it is created; None: for ever.
+            timeout: Maximum seconds to wait once the swap is created; None: no maximum.
 
         Returns:
             The swap with its ``result_url``.
 
         Raises:
-            AIFaceSwapError: As in `create` and `wait`; each with the ``idempotency_key``: with
-                it, the same call goes on with the same swap.
-            KeyboardInterrupt: Ctrl-C; a note on it tells the idempotency key.
+            AIFaceSwapError: As in `create` and `wait`, each with the ``idempotency_key``. The
+                same call with this key continues with the same swap.
         """
         key = new_idempotency_key() if idempotency_key is None else idempotency_key
         with _noting(key):
@@ -428,61 +429,61 @@ class Swaps:
         *,
         max_bytes: int = MAX_DOWNLOAD,
     ) -> Path:
-        """Fetch the result of a swap into a file.
+        """Download the result of a swap into a file.
 
-        The file appears when it is whole; until then an older one stays. A download that breaks
-        off goes on where it was if the server allows. The key is not sent.
+        The file appears when it is complete; until then an older file stays. An interrupted
+        download resumes if the server supports it. The API key is not sent.
 
         Args:
             swap: The swap, or its id.
             path: The file; its folder must exist.
-            max_bytes: Give up beyond so many bytes.
+            max_bytes: Maximum size in bytes, 1 or more.
 
         Returns:
             The path of the file.
 
         Raises:
             InvalidRequestError: `path` cannot be written to, or the swap has no result yet.
-            SwapFailedError: It has ended without one.
+            SwapFailedError: The swap failed.
             APIStatusError: The result cannot be fetched.
-            APIConnectionError: It broke off too often, or the deadline passed.
-            APIResponseError: It is no picture, is too large, or comes without TLS.
+            APIConnectionError: The connection was lost too often, or the deadline passed.
+            APIResponseError: The result is not an image, is too large, or is not on https.
             OSError: The file cannot be written.
         """
         return self._thread.run(self._swaps.download, swap, path, max_bytes=max_bytes)
 
     def list(self, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> SwapPage:
-        """One page of the key's swaps, newest first. Costs no credits.
+        """Fetch one page of the key's swaps, newest first. Costs no credits.
 
         Args:
-            limit: How many, 1 to 100.
-            cursor: The ``next_cursor`` of the page before; None: the first page.
+            limit: Swaps on a page, 1 to 100.
+            cursor: The ``next_cursor`` of the previous page; None: the first page.
 
         Returns:
             The page.
 
         Raises:
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            APIStatusError: The service refused.
-            APIConnectionError: No whole answer came.
-            APIResponseError: The answer cannot be read.
+            InvalidRequestError: An argument is not valid; nothing was sent.
+            APIStatusError: The service rejected the request.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: The response cannot be decoded.
         """
         return self._thread.run(self._swaps.list, limit=limit, cursor=cursor)
 
     def iterate(self, *, limit: int = MAX_PAGE_SIZE) -> Iterator[Swap]:
-        """All of the key's swaps, newest first, page by page.
+        """Iterate over all of the key's swaps, newest first, page by page.
 
         Args:
-            limit: How many a page, 1 to 100.
+            limit: Swaps on a page, 1 to 100.
 
         Yields:
             Each swap.
 
         Raises:
-            InvalidRequestError: `limit` is wrong; nothing was sent.
-            APIStatusError: The service refused.
-            APIConnectionError: No whole answer came.
-            APIResponseError: An answer cannot be read.
+            InvalidRequestError: `limit` is not valid; nothing was sent.
+            APIStatusError: The service rejected a request.
+            APIConnectionError: No complete response arrived.
+            APIResponseError: A response cannot be decoded.
         """
         # Not the async generator: one with a cancel scope cannot be driven through a portal.
         page = self.list(limit=limit)
@@ -505,36 +506,36 @@ class Swaps:
         max_wait: float = 300.0,
         timeout: float | None = None,
     ) -> Bulk:
-        """Create many swaps, each exactly once, and see each to its end.
+        """Create many swaps, each exactly once, and wait for all of them.
 
-        To be used with ``with`` and, inside, ``for``: one `Outcome` for each row, in
-        the order in which they end. A row that fails is an outcome, not an exception. The rows are
-        read, and `on_progress` is called, in the client's own thread.
+        Use the run with ``with`` and, inside, ``for``. It yields one `Outcome` for
+        each row, in the order in which rows finish. A row that fails is an outcome, not an
+        exception.
 
         Args:
             requests: The rows: `SwapRequest` values or mappings of its fields, from any iterable
                 or async iterable. They are read as they are needed.
-            journal: The file in which the run is recorded. Run with the same file again, it goes
-                on where it stopped, whatever happened: nothing is lost, nothing is paid twice.
-                None: no record.
-            download_to: The folder for the pictures; None: they are not fetched.
-            concurrency: How many swaps may be unfinished at once; the service allows 10 for
-                each key, and those of others that are seen at the beginning are counted.
-            on_progress: Called with a `BulkProgress` whenever something has changed.
+            journal: The file that records the run. A run with the same file resumes where the
+                last one stopped: no row is lost or charged twice. None: no record.
+            download_to: The folder for the results; None: they are not downloaded.
+            concurrency: How many swaps may be unfinished at once, 1 or more. The service allows
+                10 for each key; unfinished swaps of others at the start are counted.
+            on_progress: Called with a `BulkProgress` after each change, in the event loop's
+                thread, which it must not block.
             skip_finished: Leave out rows that had their outcome in an earlier run.
-            retry_failed: Do rows that failed in an earlier run again, as new swaps.
-            max_wait: Seconds that the run may stand still for the service's limits before it
-                stops. The limit of the UTC day can take hours.
-            timeout: Seconds that one swap may take; beyond it the row's outcome is
-                `WaitTimeoutError`, and the next run waits for it again. None: for ever.
+            retry_failed: Retry rows that failed in an earlier run, as new swaps.
+            max_wait: Seconds that the run may wait for one rate limit before it stops. The
+                daily limit can take hours.
+            timeout: Maximum seconds to wait for one swap. After it the row's outcome is
+                `WaitTimeoutError`, and the next run waits for the swap again. None: no maximum.
 
         Returns:
             The run.
 
         Raises:
-            InvalidRequestError: An argument is wrong.
-            BulkStoppedError: While iterating: the key, the credits or the day's requests stop
-                every row. All that was begun is journaled.
+            InvalidRequestError: An argument is not valid.
+            BulkStoppedError: While iterating: the key, the credits or the daily limit stop
+                every row. The journal has every row that was begun.
             JournalError: The journal is in use, damaged, of another input, or cannot be written.
         """
         run = self._swaps.bulk(

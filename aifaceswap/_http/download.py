@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -15,7 +15,7 @@ import anyio
 import attrs
 from anyio import to_thread
 
-from aifaceswap._api.responses import RawResponse, status_error
+from aifaceswap._api.responses import EXPIRED, RawResponse, status_error
 from aifaceswap._http.retry import next_wait
 from aifaceswap._http.transport import CallOptions, Stream, Transport
 from aifaceswap._validation import is_loopback
@@ -23,10 +23,12 @@ from aifaceswap.errors import (
     AIFaceSwapError,
     APIConnectionError,
     APIResponseError,
+    APIStatusError,
     APITimeoutError,
     InvalidRequestError,
+    SwapFailedError,
 )
-from aifaceswap.models import without_query
+from aifaceswap.models import Swap, without_query
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -70,6 +72,37 @@ def _target_fault(target: Path) -> str | None:
     except (OSError, ValueError) as error:
         return f"cannot be a file ({error})"
     return None
+
+
+async def download_result(
+    transport: Transport,
+    swap: Swap | str,
+    target: Path,
+    options: CallOptions,
+    get: Callable[[str], Awaitable[Swap]],
+    *,
+    max_bytes: int,
+) -> None:
+    """Download a swap's result; once the link has expired, with the one that `get` returns."""
+    if isinstance(swap, Swap) and swap.result_url:
+        try:
+            await download(transport, _result_url(swap), target, options, max_bytes=max_bytes)
+        except APIStatusError as error:
+            if error.status not in EXPIRED:
+                raise
+        else:
+            return
+    current = await get(swap.id if isinstance(swap, Swap) else swap)
+    await download(transport, _result_url(current), target, options, max_bytes=max_bytes)
+
+
+def _result_url(swap: Swap) -> str:
+    if swap.has_failed:
+        raise SwapFailedError.of(swap)
+    if not swap.result_url:
+        reason = f"has no result yet ({swap.status}); wait for it first"
+        raise InvalidRequestError.for_field("swap", swap.id, reason)
+    return swap.result_url
 
 
 async def download(

@@ -12,6 +12,7 @@ import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
+from aifaceswap import _validation
 from aifaceswap._api.requests import USER_AGENT, Call
 from aifaceswap._api.responses import RawResponse, read_rate_limit
 from aifaceswap._http.exceptions import RAISED, SEND_ONCE, connection_error, mapped_chunks
@@ -39,21 +40,29 @@ _DAY = 86_400.0
 NEVER = float("inf")
 
 
+def _seconds(instance: object, field: attrs.Attribute[float], value: object) -> None:
+    _validation.seconds(field.name, value)
+
+
+def _non_negative(instance: object, field: attrs.Attribute[int], value: object) -> None:
+    _validation.non_negative_integer(field.name, value)
+
+
 @attrs.frozen(kw_only=True)
 class CallOptions:
-    """How patient a call is.
+    """Timeouts and retries of a call; wrong values raise `ConfigurationError`.
 
     Attributes:
         timeout: Seconds for one attempt, once the budget has let it go.
-        deadline: Seconds for the whole call with all its attempts and waits.
+        deadline: Seconds for the call with all its attempts and waits.
         max_retries: Attempts after the first one.
-        max_wait: Seconds that the whole call may spend waiting for the service's limits.
+        max_wait: Seconds that the call may spend waiting for rate limits.
     """
 
-    timeout: float = ATTEMPT_TIMEOUT
-    deadline: float = 120.0
-    max_retries: int = 4
-    max_wait: float = NEVER
+    timeout: float = attrs.field(default=ATTEMPT_TIMEOUT, validator=_seconds)
+    deadline: float = attrs.field(default=120.0, validator=_seconds)
+    max_retries: int = attrs.field(default=4, validator=_non_negative)
+    max_wait: float = attrs.field(default=NEVER, converter=_validation.max_wait)
 
 
 class Transport:

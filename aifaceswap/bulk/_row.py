@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from aifaceswap._api.requests import MAX_DOWNLOAD, Call, get_swap, post_swap
-from aifaceswap._api.responses import EXPIRED, read_response
-from aifaceswap._http.download import download
+from aifaceswap._api.responses import read_response
+from aifaceswap._http.download import download_result
 from aifaceswap._http.retry import is_retryable
 from aifaceswap._http.transport import CallOptions, Transport
 from aifaceswap._limits import ATTEMPT_TIMEOUT
@@ -144,17 +144,13 @@ class RowWorker:
         await self._write(entry)
         target = folder / _file_name(entry.row, swap)
         async with self._downloads:
-            try:
-                await self._download(swap, target)
-            except APIStatusError as error:
-                if error.status not in EXPIRED:
-                    raise
-                await self._download((await self.send(get_swap(swap.id))).value, target)
+            await download_result(
+                self._transport, swap, target, _OPTIONS, self._get, max_bytes=MAX_DOWNLOAD
+            )
         return attrs.evolve(entry, path=os.fsencode(target))
 
-    async def _download(self, swap: Swap, target: Path) -> None:
-        url = swap.result_url or ""
-        await download(self._transport, url, target, _OPTIONS, max_bytes=MAX_DOWNLOAD)
+    async def _get(self, swap_id: str) -> Swap:
+        return (await self.send(get_swap(swap_id))).value
 
     async def _within_limits(self, attempt: Callable[[], Awaitable[T]]) -> T:
         while True:

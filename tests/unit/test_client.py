@@ -44,9 +44,9 @@ def swap_of(server: ScriptedServer) -> Swap:
         ({"budget": object()}, "budget"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], field: str) -> None:
-    """When the client is made, by name."""
-    with pytest.raises(ConfigurationError, match=f"^{field}: ") as caught:
+def test_an_invalid_option_is_rejected(options: dict[str, Any], field: str) -> None:
+    """The constructor names the argument."""
+    with pytest.raises(ConfigurationError, match=f"^{field} must be ") as caught:
         AsyncClient("key", **options)
     assert caught.value.field == field
 
@@ -86,7 +86,7 @@ def test_waits_in_loop_after_loop_leave_nothing_behind() -> None:
 
         for _ in range(3):
             run_virtual(use)
-        assert len(client._core.watcher._rounds) == 1
+        assert len(client._resources.watcher._rounds) == 1
 
 
 async def test_the_last_thousand_deliveries_are_remembered(client: AsyncClient) -> None:
@@ -103,7 +103,7 @@ def test_the_blocking_client_expects_deliveries_too() -> None:
     """It relies on them from then on."""
     with Client("key") as client:
         client.expect_deliveries()
-        assert client._client._core.watcher._told.is_reliable
+        assert client._client._resources.watcher._told.is_reliable
 
 
 async def test_a_picture_that_is_refused_is_not_asked_for_anew(
