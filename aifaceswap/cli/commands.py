@@ -304,7 +304,7 @@ def doctor(session: Session) -> int:
     type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
-    help="What ids and pictures derive from.",
+    help="The seed of ids, durations and images.",
 )
 @click.option(
     "--host",
@@ -328,12 +328,6 @@ def doctor(session: Session) -> int:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="What goes wrong: a TOML file with [[fault]] tables.",
-)
-@click.option(
-    "--state",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Go on from this file where it exists, and save there at the end.",
 )
 def emulator(**settings: Any) -> None:
     """Serve the API on this machine, without the network, until Ctrl-C.

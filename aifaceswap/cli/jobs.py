@@ -216,13 +216,12 @@ async def me(session: Session) -> None:
     rendering.show_account(account, as_json=not session.is_for_people)
 
 
-def serve(*, speed: float, faults: Path | None, state: Path | None, **settings: Any) -> None:
-    """Serve an emulator until Ctrl-C or SIGTERM, and save its state then.
+def serve(*, speed: float, faults: Path | None, **settings: Any) -> None:
+    """Serve an emulator until Ctrl-C or SIGTERM.
 
     Args:
         speed: Of its clock; 0: it is moved over HTTP.
         faults: A script of faults.
-        state: The file of its state.
         settings: Others of `Emulator`.
 
     Raises:
@@ -234,16 +233,9 @@ def serve(*, speed: float, faults: Path | None, state: Path | None, **settings: 
         clock = RealClock(speed) if speed else VirtualClock(start=float(int(time.time())))
         script = load_faults(faults) if faults is not None else ()
         emulator = Emulator(clock=clock, faults=script, **settings)
-        if state is not None and state.exists():
-            emulator.load(state)
     except ValueError as error:
         raise CommandError(str(error), command_line("emulator", "--help")) from None
-    if state is not None and not os.access(state.parent, os.W_OK):
-        message = f"--state: {state.parent} is no folder that can be written to"
-        raise CommandError(message, "give a file in another folder")
     start_server(lambda: _serve(emulator))
-    if state is not None:
-        emulator.save(state)
 
 
 def start_server(job: Callable[[], Coroutine[None, None, None]]) -> None:

@@ -1,6 +1,6 @@
-"""Files that people write: TOML and JSON become values, or an error that names line and field.
+"""TOML and JSON written by people become values, or an error that names the field.
 
-Loads cattrs, which the emulator can do without until a file comes.
+Loads cattrs, which the emulator does not need until a file or a control request comes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Any, Final, TypeAlias, TypeVar, cast, get_args, get_origin
+from typing import Any, TypeAlias, TypeVar, cast, get_args, get_origin
 
 import attrs
 import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 
-from aifaceswap.emulator.faults import ACTIONS, Action, Fault
+from aifaceswap.emulator._actions import ACTIONS, Action
 
 T = TypeVar("T")
 
@@ -45,86 +45,48 @@ class FieldError(ValueError):
         return f"{where.removeprefix('.')}: {self.message}" if where else self.message
 
 
-@attrs.frozen
-class _Script:
-    fault: list[Fault] = attrs.field(factory=list[Fault])
-
-
-def read_script(text: bytes, name: str) -> tuple[Fault, ...]:
-    """Faults from TOML with `[[fault]]` tables.
-
-    Raises:
-        ValueError: The message begins with `name`, and names the line and the field.
-    """
+def read_toml(text: bytes, into: type[T], name: str) -> T:
+    """Read a value from TOML; a `ValueError` begins with `name` and names the field."""
     source = _decode(text, name)
     try:
         value = tomllib.loads(source)
     except RecursionError:
         raise ValueError(f"{name}: is nested too deep") from None
     except ValueError as error:
-        end = f"at line {source.count(chr(10)) + 1}, the end"
-        raise ValueError(f"{name}: {error}".replace("at end of document", end)) from None
-    try:
-        return tuple(structure(value, _Script).fault)
-    except FieldError as error:
-        raise _report(error, name, _find_toml_line(source, error.path)) from None
+        raise ValueError(f"{name}: {error}") from None
+    return _structure_file(value, into, name)
 
 
-def read_json(
-    text: bytes, into: type[T], name: str, check: Callable[[object], None] = lambda _: None
-) -> T:
-    """A value from JSON.
-
-    Args:
-        text: The file.
-        into: The type of the value.
-        name: What the error calls the file.
-        check: Looks at what the JSON says before its shape is checked; may raise a `FieldError`.
-
-    Raises:
-        ValueError: The message begins with `name`, and names the line and the field.
-    """
+def read_json(text: bytes, into: type[T], name: str) -> T:
+    """Read a value from JSON; a `ValueError` begins with `name` and names the field."""
     source = _decode(text, name)
     try:
         value: object = json.loads(source, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name}, line {error.lineno}: is no JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: is no JSON: {error}") from None
+        raise ValueError(f"{name}: must be JSON: {error}") from None
+    return _structure_file(value, into, name)
+
+
+def _structure_file(value: object, into: type[T], name: str) -> T:
     try:
-        check(value)
         return structure(value, into)
     except FieldError as error:
-        raise report_json(error, source, name) from None
-
-
-def report_json(error: FieldError, source: str, name: str) -> ValueError:
-    """The error for a flaw of a JSON document."""
-    return _report(error, name, find_json_line(source, error.path))
-
-
-def _report(error: FieldError, name: str, line: int) -> ValueError:
-    return ValueError(f"{name}, line {line}: {error}")
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _decode(text: bytes, name: str) -> str:
     try:
         return text.decode()
-    except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{name}, line {line}: is not UTF-8") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: must be UTF-8") from None
 
 
 def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def structure(value: object, into: type[T]) -> T:
-    """A value of a type from what JSON or TOML says.
-
-    Raises:
-        FieldError: It is of another shape.
-    """
+    """Turn decoded JSON or TOML into a value of a type, or raise `FieldError`."""
     try:
         return _converter().structure(value, into)
     except Exception as error:  # cattrs lets through whatever a hook raises
@@ -160,67 +122,6 @@ def _describe(error: BaseException, _: type | None) -> str:
         known = ", ".join(field.name for field in attrs.fields(error.cl))
         return f"{min(error.extra_fields)} {_UNKNOWN}; known are {known}"
     return str(error)
-
-
-# --- the lines of fields -------------------------------------------------------------------
-
-
-def _find_toml_line(source: str, path: Path) -> int:
-    """Where the field, or what holds it, ends: in the first lines that together have it."""
-    lines = source.splitlines()
-    found = (
-        number
-        for end in range(len(path), 0, -1)
-        for number in range(1, len(lines) + 1)
-        if _has("\n".join(lines[:number]), path[:end])
-    )
-    return next(found, 1)
-
-
-def _has(source: str, path: Path) -> bool:
-    with contextlib.suppress(ValueError, LookupError, TypeError):
-        value: Any = tomllib.loads(source)
-        for step in path:
-            value = value[step]
-        return True
-    return False
-
-
-_BLANK: Final = re.compile(r"[ \t\r\n,:]*")
-_raw_decode = json.JSONDecoder().raw_decode
-
-
-def find_json_line(source: str, path: Path) -> int:
-    """Where the field, or what holds it, begins; the first line is 1."""
-    place = _skip(source, 0)
-    for step in path:
-        found = _find_member(source, place, step)
-        if found is None:
-            break
-        place = found
-    return source.count("\n", 0, place) + 1
-
-
-def _find_member(source: str, place: int, step: str | int) -> int | None:
-    """Where the member of the object or list at `place` begins, or None without such a one."""
-    is_object, number = source[place] == "{", 0
-    if source[place] not in "[{":
-        return None
-    place = _skip(source, place + 1)
-    while source[place] not in "]}":
-        key: str | int = number
-        if is_object:
-            key, place = _raw_decode(source, place)
-            place = _skip(source, place)
-        if key == step:
-            return place
-        place, number = _skip(source, _raw_decode(source, place)[1]), number + 1
-    return None
-
-
-def _skip(source: str, place: int) -> int:
-    match = _BLANK.match(source, place)
-    return match.end() if match else place
 
 
 # --- the converter -------------------------------------------------------------------------
@@ -301,8 +202,3 @@ def _converter() -> cattrs.Converter:
 
 def _is(union: object, kind: object) -> bool:
     return kind == union and set(get_args(kind)) == set(get_args(union))
-
-
-def unstructure(value: object) -> Any:
-    """What JSON says for one of our values, without what is as by default."""
-    return _converter().unstructure(value)

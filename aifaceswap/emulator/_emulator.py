@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import anyio.from_thread
 import attrs
 
+from aifaceswap.emulator import _validators as validators
 from aifaceswap.emulator._control.api import Control
-from aifaceswap.emulator._server.server import Gate, Server
-from aifaceswap.emulator._server.webhook_sender import Courier
-from aifaceswap.emulator._service import validators
+from aifaceswap.emulator._server.server import Frontend, Server
+from aifaceswap.emulator._server.webhook_sender import WebhookSender
 from aifaceswap.emulator._service.api import PREFIX, Api
-from aifaceswap.emulator._service.delivery_queue import Outbox
-from aifaceswap.emulator._service.fault_injector import Injector
+from aifaceswap.emulator._service.delivery_queue import DeliveryQueue
+from aifaceswap.emulator._service.fault_injector import FaultInjector
 from aifaceswap.emulator._service.records import describe_request, describe_swap
-from aifaceswap.emulator._service.results import Results
-from aifaceswap.emulator._service.state import State
+from aifaceswap.emulator._service.results import ResultLinks
+from aifaceswap.emulator._service.state import ServiceState
 from aifaceswap.emulator.clock import Clock, RealClock
 from aifaceswap.emulator.faults import Fault
 from aifaceswap.emulator.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from os import PathLike
     from typing import Self
 
     from aifaceswap.emulator._service.delivery_queue import DeliveryRecord
@@ -59,7 +57,7 @@ class Emulator:
     thread of its own.
 
     Attributes:
-        seed: What ids, durations and pictures derive from.
+        seed: The seed of ids, durations and images.
         clock: A `RealClock` unless given.
         host: Where it listens. Whoever reaches another address than loopback can steer the
             emulator, look at all that was sent to it, and have it post to `deliver_to`.
@@ -80,14 +78,14 @@ class Emulator:
         TypeError: An argument is of a wrong type; the message names it.
     """
 
-    seed: int = attrs.field(default=0, validator=validators.whole(least=0, most=2**63 - 1))
+    seed: int = attrs.field(default=0, validator=validators.integer(least=0, most=2**63 - 1))
     clock: Clock = attrs.field(
         default=None,
         converter=_choose_clock,
         validator=validators.instance(Clock, "a Clock such as VirtualClock()"),
     )
     host: str = attrs.field(default="127.0.0.1", validator=validators.host)
-    port: int = attrs.field(default=0, validator=validators.whole(least=0, most=65_535))
+    port: int = attrs.field(default=0, validator=validators.integer(least=0, most=65_535))
     api_key: str = attrs.field(
         default=DEFAULT_API_KEY, repr=False, validator=validators.bearer_token
     )
@@ -106,7 +104,7 @@ class Emulator:
         converter=_to_tuple,
         validator=validators.all_of(Fault),
     )
-    _gate: Gate = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
+    _frontend: Frontend = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
     _running: _Running | None = attrs.field(
         init=False, default=None, repr=False, on_setattr=attrs.setters.NO_OP
     )
@@ -119,18 +117,18 @@ class Emulator:
             raise ValueError(
                 f"spread must be at most duration ({self.duration!r}), not {self.spread!r}"
             )
-        state = State(self.seed, self.limits, self.duration, self.spread, self.credits)
+        state = ServiceState(self.seed, self.limits, self.duration, self.spread, self.credits)
         state.add_account(self.api_key)
-        injector = Injector(self.seed)
+        injector = FaultInjector(self.seed)
         for fault in self._faults:
             injector.add(fault)
-        results = Results(state, self.result_ttl)
-        api = Api(state, results, Outbox(self.seed, self.deliver_to, injector), injector)
-        self._gate = Gate(api, self.clock)
+        results = ResultLinks(state, self.result_ttl)
+        api = Api(state, results, DeliveryQueue(self.seed, self.deliver_to, injector), injector)
+        self._frontend = Frontend(api, self.clock)
 
     @property
     def _api(self) -> Api:
-        return self._gate.api
+        return self._frontend.api
 
     @property
     def origin(self) -> str:
@@ -177,7 +175,7 @@ class Emulator:
     def deliveries(self) -> tuple[DeliveryRecord, ...]:
         """The latest webhook deliveries that came due, oldest first: at most 10,000."""
         with self._api.lock:
-            return tuple(delivery.record() for delivery in self._api.outbox.deliveries)
+            return tuple(delivery.record() for delivery in self._api.queue.deliveries)
 
     @property
     def faults(self) -> tuple[FaultRecord, ...]:
@@ -223,9 +221,9 @@ class Emulator:
             ValueError: There is nowhere to deliver it to.
         """
         with self._api.lock:
-            self._api.outbox.redeliver(delivery_id, self.clock.now())
+            self._api.queue.redeliver(delivery_id, self.clock.now())
         if self._running is not None:
-            self._running.call(self._running.courier.wake)
+            self._running.call(self._running.sender.wake)
 
     def reset(
         self,
@@ -267,68 +265,12 @@ class Emulator:
         self.clock.restart()
         self._install(fresh._api)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the state to a JSON file: swaps, keys, counters, credits, deliveries, the time.
-
-        The record of requests and the faults are not part of it. API keys are, as they are: never
-        give a real one to an emulator. The file is replaced whole or not at all.
-
-        Args:
-            path: The file.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-        from aifaceswap.emulator import _saved  # noqa: PLC0415 - loads cattrs
-
-        _saved.write(Path(path), self.dump())
-
-    def dump(self) -> bytes:
-        """What `save()` writes."""
-        from aifaceswap.emulator import _saved  # noqa: PLC0415 - loads cattrs
-
-        return _saved.dump(self._api, self.clock.now())
-
-    def load(self, path: str | PathLike[str]) -> None:
-        """Go on from what `save()` has written; from any thread.
-
-        The seed is that of the file, the other settings stay. A `VirtualClock` goes to the time of
-        the file; a `RealClock` only where that is ahead of it.
-
-        Args:
-            path: The file.
-
-        Raises:
-            ValueError: It is damaged; the message names the line and the field. Nothing is changed.
-            OSError: It cannot be read.
-        """
-        self.restore(Path(path).read_bytes(), str(path))
-
-    def restore(self, content: bytes, name: str = "state") -> None:
-        """Go on from what `dump()` has said, as `load()` does.
-
-        Args:
-            content: The bytes of a file.
-            name: What an error calls them.
-
-        Raises:
-            ValueError: It is damaged; the message names the line and the field. Nothing is changed.
-        """
-        from aifaceswap.emulator import _saved  # noqa: PLC0415 - loads cattrs
-
-        saved = _saved.read(content, name)
-        api = attrs.evolve(self, seed=saved.seed)._api
-        _saved.restore(api, saved, content, name)
-        api.faults = api.outbox.faults = self._api.faults
-        self.clock.restart(saved.now)
-        self._install(api)
-
     def _install(self, api: Api) -> None:
         api.results.origin = self._api.results.origin
-        self._gate.api = api
+        self._frontend.api = api
         if self._running is not None:
-            self._running.call(self._gate.let_go)
-            self._running.call(self._running.courier.drop_all)
+            self._running.call(self._frontend.let_go)
+            self._running.call(self._running.sender.drop_all)
 
     def advance(self, seconds: float) -> None:
         """Move the clock on, a `RealClock` besides its own going; from any thread.
@@ -349,7 +291,7 @@ class Emulator:
             RuntimeError: The emulator is not running.
         """
         running = self._require_running()
-        settling = running.courier.settle()
+        settling = running.sender.settle()
         if running.loop is asyncio.get_running_loop():
             await settling
         else:
@@ -407,13 +349,13 @@ class Emulator:
             raise RuntimeError("this emulator is running already")
         loop = asyncio.get_running_loop()
         self.clock.bind(loop)
-        self._gate.control = Control(self, self._gate).answer
+        self._frontend.control = Control(self, self._frontend).respond
         host = "127.0.0.1" if self.host == "localhost" else self.host
-        server = Server(self._gate, host, self.port)
+        server = Server(self._frontend, host, self.port)
         port = await server.start()
         self._api.results.origin = _make_origin(host, port)
-        courier = Courier(self._gate)
-        self._running = _Running(loop, server, courier, loop.create_task(courier.run()))
+        sender = WebhookSender(self._frontend)
+        self._running = _Running(loop, server, sender, loop.create_task(sender.run()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -456,7 +398,7 @@ class _Running:
 
     loop: asyncio.AbstractEventLoop
     server: Server
-    courier: Courier
+    sender: WebhookSender
     task: asyncio.Task[None]
 
     def call(self, function: Callable[[], None]) -> None:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import email.utils
-import functools
 import heapq
 import itertools
-import math
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import attrs
 
-from aifaceswap.emulator._service import validators
+from aifaceswap.emulator import _validators as validators
+from aifaceswap.emulator._times import TICK
 
 if TYPE_CHECKING:
     from typing import TypeAlias
-
-#: Two readings nearer than this are the same moment: floats of unix time are 0.24 µs apart.
-TICK = 1e-6
 
 #: Where a `VirtualClock` starts unless told otherwise: 2026-01-01T00:00:00Z.
 EPOCH = 1_767_225_600.0
 
 _FARTHEST = 1e12
-_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _NANOSECONDS = 1_000_000_000
 _Sleeper: TypeAlias = "tuple[float, int, asyncio.AbstractEventLoop, asyncio.Future[None]]"
 
@@ -50,8 +44,8 @@ class Clock(abc.ABC):
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:  # noqa: B027 (optional)
         """Called by the emulator when it starts in `loop`."""
 
-    def restart(self, at: float | None = None) -> None:  # noqa: B027 (optional)
-        """Called by the emulator when its state is a fresh one, or a loaded one of `at`."""
+    def restart(self) -> None:  # noqa: B027 (optional)
+        """Called by the emulator when it is reset."""
 
 
 @attrs.define(eq=False)
@@ -82,9 +76,9 @@ class RealClock(Clock):
             return max(time.time(), self._wall)
         return self._wall + (self._loop.time() - self._start) * self.speed
 
-    def restart(self, at: float | None = None) -> None:
-        """Go on from the wall clock's time, or from `at` where that is later."""
-        self._wall = max(time.time(), at or 0.0)
+    def restart(self) -> None:
+        """Continue from the wall clock's time."""
+        self._wall = time.time()
         if self._loop is not None:
             self._start = self._loop.time()
 
@@ -160,10 +154,10 @@ class VirtualClock(Clock):
                 _, _, loop, future = heapq.heappop(self._sleepers)
                 _wake(loop, future)
 
-    def restart(self, at: float | None = None) -> None:
-        """Go to `at`, in unix seconds, or back to the start. Who sleeps sleeps on."""
+    def restart(self) -> None:
+        """Go back to the start. Tasks that sleep continue to sleep."""
         with self._lock:
-            self._time = round((self.start if at is None else at) * _NANOSECONDS)
+            self._time = round(self.start * _NANOSECONDS)
 
     async def sleep_until(self, when: float) -> None:
         """Return when the clock has reached `when`, in unix seconds."""
@@ -190,29 +184,3 @@ def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def http_date(when: float) -> str:
-    """`when` (unix seconds) as a `Date` header has it."""
-    return _http_second(_to_second(when))
-
-
-def _to_second(when: float) -> int:
-    """The whole second, of those that calendars can say."""
-    return max(0, min(math.floor(when), _LAST_SECOND))
-
-
-@functools.lru_cache(maxsize=1024)
-def _http_second(second: int) -> str:
-    return email.utils.formatdate(second, usegmt=True)
-
-
-def iso(when: float) -> str:
-    """`when` (unix seconds) as ISO 8601 with milliseconds and `Z`."""
-    whole = _to_second(when)
-    return f"{_iso_second(whole)}.{int((when - whole) * 1000) % 1000:03d}Z"
-
-
-@functools.lru_cache(maxsize=1024)
-def _iso_second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

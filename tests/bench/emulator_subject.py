@@ -15,7 +15,7 @@ from aiohttp import web
 
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator._service.api import Api
-from aifaceswap.emulator._service.messages import Request
+from aifaceswap.emulator._service.messages import ServerRequest
 from bench.harness import SWAP, pin
 
 FEW, MANY = 100, 100_000
@@ -23,13 +23,13 @@ _HEADERS = {"Authorization": "Bearer key_emulator", "Content-Type": "application
 
 
 async def serve_bare() -> None:
-    """RawResponse each creation with the bytes of an emulator's answer."""
-    api = _make_emulator()._gate.api
-    answer = api.answer(_make_creation(0), 0.0)
+    """Answer each creation with the bytes of an emulator's response."""
+    api = _make_emulator()._frontend.api
+    response = api.respond(_make_creation(0), 0.0)
 
     async def handle(request: web.Request) -> web.Response:
         await request.read()
-        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        return web.Response(status=response.status, headers=response.headers, body=response.body)
 
     app = web.Application()
     app.router.add_post("/api/v1/swaps", handle)
@@ -55,19 +55,19 @@ def _make_emulator() -> Emulator:
 
 
 def _fill(emulator: Emulator, count: int) -> list[str]:
-    api: Api = emulator._gate.api
+    api: Api = emulator._frontend.api
     now = emulator.clock.now()
     for number in range(count):
-        api.answer(_make_creation(number), now)
+        api.respond(_make_creation(number), now)
     api.log.clear()
     return [f"{emulator.base_url}/swaps/{swap.id}" for swap in api.state.swaps[:: count // FEW]]
 
 
-def _make_creation(number: int) -> Request:
+def _make_creation(number: int) -> ServerRequest:
     # As they come over HTTP: with a key, and with strings that nothing else holds.
     body = {**SWAP, "source_url": f"https://example.com/face-{number}.jpg"}
     headers = {**_HEADERS, "Idempotency-Key": f"4b0f9a52-6a3c-4c0e-9d2c-{number:012d}"}
-    return Request("POST", "/api/v1/swaps", "", headers, json.dumps(body).encode())
+    return ServerRequest("POST", "/api/v1/swaps", "", headers, json.dumps(body).encode())
 
 
 def _peak() -> float:

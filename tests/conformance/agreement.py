@@ -14,7 +14,7 @@ from typing import Any
 from conformance.service import Service
 
 DESCRIPTION: dict[str, Any] = json.loads(
-    importlib.resources.files("aifaceswap.emulator").joinpath("openapi.json").read_bytes()
+    importlib.resources.files("aifaceswap.emulator._service").joinpath("openapi.json").read_bytes()
 )
 METHODS = frozenset({"get", "post"})
 

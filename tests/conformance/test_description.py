@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,7 +14,6 @@ from conformance.agreement import DESCRIPTION, find_fault, operations, resolve
 from conformance.service import Service
 from support.error_codes import CONTRACT
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
 COMPONENTS = DESCRIPTION["components"]
 LEVELS = {"documented", "inferred", "unknown"}
 
@@ -144,10 +141,3 @@ def test_the_emulator_serves_it() -> None:
     assert (refused.code, refused.headers["Allow"]) == ("method_not_allowed", "GET, HEAD")
     assert (head.status, head.body) == (200, b"")
     assert left == "59"
-
-
-def test_the_docs_have_the_same_copy() -> None:
-    """The one in docs/ is the one in the package."""
-    packaged = importlib.resources.files("aifaceswap.emulator").joinpath("openapi.json")
-
-    assert packaged.read_bytes() == (DOCS / "openapi.json").read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import stat
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -44,26 +43,6 @@ def test_faults_come_from_a_file(tmp_path: Path) -> None:
         assert command.stop(signal.SIGTERM) == 0
 
 
-def test_state_outlives_the_process(tmp_path: Path) -> None:
-    """Saved at a clean stop, whole; loaded at the next start: swaps, time, keys."""
-    state = tmp_path / "state.json"
-    arguments = ("emulator", "--state", str(state), "--speed", "0")
-    with running(*arguments) as command:
-        base_url = ready(command)["base_url"]
-        with Client("key_emulator", base_url=base_url) as client:
-            swap = client.swaps.create(source_url=SWAP["source_url"], target_url=SWAP["target_url"])
-        now = steer(base_url, "advance", {"seconds": 86_400})["now"]
-        assert command.stop(signal.SIGTERM) == 0
-    with running(*arguments) as command:
-        base_url = ready(command)["base_url"]
-        with Client("key_emulator", base_url=base_url) as client:
-            assert client.swaps.get(swap.id).status == "done"
-        assert steer(base_url, "clock") == {**steer(base_url, "clock"), "now": now, "speed": 0}
-        assert command.stop(signal.SIGINT) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
-    assert stat.S_IMODE(state.stat().st_mode) == 0o600
-
-
 def test_time_runs_as_fast_as_told() -> None:
     """An hour of the emulator in a few milliseconds."""
     with running("emulator", "--speed", "1e6", "--duration", "3600") as command:
@@ -101,20 +80,17 @@ def test_it_listens_to_others_only_when_told(tmp_path: Path) -> None:
         ),
         (("--host", "a b"), "host must be an address such as '127.0.0.1' or a name, not 'a b'"),
         (("--host", "192.0.2.1"), "--host 192.0.2.1 --port 0 cannot be used: "),
-        (("--state", "/nothing/state.json"), "--state: /nothing is no folder"),
         (("--faults", "/nothing.toml"), "'/nothing.toml' does not exist"),
-        (("--faults", "bad.toml"), "bad.toml, line 3: fault[0].nht: is not known here"),
-        (("--state", "bad.json"), "bad.json, line 1: version: must be 1 for this release, not 2"),
+        (("--faults", "bad.toml"), "bad.toml: fault[0].nht: is not known here"),
         (("--speed", "-1"), "'--speed': "),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
-    """One line that names the option, or the file with line and field; no ready line."""
+    """One line that names the option, or the file and the field; no ready line."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text('[[fault]]\nmatch = "*"\nnht = 1\ndo = "close"\n')
-    (tmp_path / "bad.json").write_text('{"version": 2}')
     outcome = run_process("emulator", *arguments)
 
     assert (outcome.code in {1, 2}, outcome.out) == (True, "")

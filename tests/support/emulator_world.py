@@ -10,11 +10,11 @@ from multidict import CIMultiDict
 
 from aifaceswap.emulator import Limits
 from aifaceswap.emulator._service.api import Api
-from aifaceswap.emulator._service.delivery_queue import Outbox
-from aifaceswap.emulator._service.fault_injector import Injector
-from aifaceswap.emulator._service.messages import Answer, Request
-from aifaceswap.emulator._service.results import Results
-from aifaceswap.emulator._service.state import State
+from aifaceswap.emulator._service.delivery_queue import DeliveryQueue
+from aifaceswap.emulator._service.fault_injector import FaultInjector
+from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
+from aifaceswap.emulator._service.results import ResultLinks
+from aifaceswap.emulator._service.state import ServiceState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +61,10 @@ class World:
         sent = CIMultiDict({"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
         sent.update(headers or {})
         raw = json.dumps(json_).encode() if body is None else body
-        answer: Answer = self.api.answer(Request(method, path, query, sent, raw), self.now)
-        return Reply(answer.status, CIMultiDict(answer.headers), answer.body)
+        response: ServerResponse = self.api.respond(
+            ServerRequest(method, path, query, sent, raw), self.now
+        )
+        return Reply(response.status, CIMultiDict(response.headers), response.body)
 
     def create(self, key: str | None = None, api_key: str = "key_1", **fields: Any) -> Reply:
         headers = {} if key is None else {"Idempotency-Key": key}
@@ -82,9 +84,9 @@ def make_world(
     seed: int = 0,
     deliver_to: str | None = None,
 ) -> World:
-    state = State(seed, limits or Limits(None, None, None), duration, spread, balance)
+    state = ServiceState(seed, limits or Limits(None, None, None), duration, spread, balance)
     state.add_account("key_1")
     state.add_account("key_2")
-    results = Results(state, 3600.0, "http://127.0.0.1:1")
-    injector = Injector(seed)
-    return World(Api(state, results, Outbox(seed, deliver_to, injector), injector))
+    results = ResultLinks(state, 3600.0, "http://127.0.0.1:1")
+    injector = FaultInjector(seed)
+    return World(Api(state, results, DeliveryQueue(seed, deliver_to, injector), injector))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aifaceswap.emulator._service.errors import Problem, Refused
-from aifaceswap.emulator._service.validators import is_loopback
+from aifaceswap.emulator._validators import is_loopback
 
 if TYPE_CHECKING:
-    from aifaceswap.emulator._service.messages import Request
+    from aifaceswap.emulator._service.messages import ServerRequest
 
 
-def refuse_strangers(request: Request, bound_to: str) -> None:
+def refuse_strangers(request: ServerRequest, bound_to: str) -> None:
     """Refuse what a browser sends on behalf of another page.
 
     A page elsewhere can send requests to loopback (its `Origin` or `Sec-Fetch-Site` gives it

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import attrs
 
+from aifaceswap.emulator import _validators as validators
 from aifaceswap.emulator._control import page
 from aifaceswap.emulator._control.access import refuse_strangers
 from aifaceswap.emulator._control.views import (
@@ -18,14 +19,15 @@ from aifaceswap.emulator._control.views import (
     show_request,
     show_swap,
 )
-from aifaceswap.emulator._service import ids, validators
+from aifaceswap.emulator._service import ids
 from aifaceswap.emulator._service.api import describe, encode
 from aifaceswap.emulator._service.errors import Refused, invalid, method_not_allowed, not_found
-from aifaceswap.emulator._service.messages import Answer
+from aifaceswap.emulator._service.messages import ServerResponse
 from aifaceswap.emulator._service.records import describe_request
 from aifaceswap.emulator._service.results import serve
 from aifaceswap.emulator._service.schema import read_query
-from aifaceswap.emulator.clock import RealClock, iso
+from aifaceswap.emulator._times import iso
+from aifaceswap.emulator.clock import RealClock
 from aifaceswap.emulator.faults import Fault
 from aifaceswap.emulator.limits import Limits
 
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aifaceswap.emulator._emulator import Emulator
-    from aifaceswap.emulator._server.server import Gate
-    from aifaceswap.emulator._service.messages import Request
+    from aifaceswap.emulator._server.server import Frontend
+    from aifaceswap.emulator._service.messages import ServerRequest
 
 T = TypeVar("T")
 
@@ -48,9 +50,9 @@ _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
 )
 
-#: The status and what becomes JSON, or the JSON itself; or an answer as it is.
-Reply: TypeAlias = "tuple[int, object] | Answer"
-Handler: TypeAlias = Callable[["Request", str], "Reply | Awaitable[Reply]"]
+#: The status and what becomes JSON; or a complete response.
+Reply: TypeAlias = "tuple[int, object] | ServerResponse"
+Handler: TypeAlias = Callable[["ServerRequest", str], "Reply | Awaitable[Reply]"]
 
 
 @attrs.frozen
@@ -83,7 +85,7 @@ class Control:
     """Answers what concerns the emulator itself: no key, no limits, no record, no faults."""
 
     emulator: Emulator
-    gate: Gate
+    frontend: Frontend
     _answered: int = attrs.field(default=0, init=False)
     _routes: dict[str, dict[str, Handler]] = attrs.field(init=False)
 
@@ -103,31 +105,31 @@ class Control:
             "requests": {"GET": self._requests},
             "reset": {"POST": self._reset},
             "settle": {"POST": self._settle},
-            "state": {"GET": self._save, "PUT": self._load},
             "swaps": {"GET": self._swaps},
-            "swaps/*/picture": {"GET": self._picture},
+            "swaps/*/image": {"GET": self._image},
         }
 
-    async def answer(self, request: Request) -> Answer:
+    async def respond(self, request: ServerRequest) -> ServerResponse:
         """Answer one request."""
         self._answered += 1
         request_id = f"req_{ids.digest(self.emulator.seed, 'control', self._answered).hex()}"
         try:
             if request.path == page.PATH:
-                return page.answer(request)
+                return page.respond(request)
             refuse_strangers(request, self.emulator.host)
             reply = await self._reply(request)
-            if isinstance(reply, Answer):
+            if isinstance(reply, ServerResponse):
                 return reply
             status, value = reply
             headers: tuple[tuple[str, str], ...] = ()
         except Refused as refused:
             status, headers = refused.problem.status, refused.problem.headers
             value = describe(refused.problem, request_id)
-        body = value if isinstance(value, bytes) else encode(value)
-        return Answer(status, (*_HEADERS, ("x-request-id", request_id), *headers), body)
+        return ServerResponse(
+            status, (*_HEADERS, ("x-request-id", request_id), *headers), encode(value)
+        )
 
-    async def _reply(self, request: Request) -> Reply:
+    async def _reply(self, request: ServerRequest) -> Reply:
         handler, name = self._route(request)
         if request.flaw is not None:
             raise Refused(request.flaw)
@@ -139,7 +141,7 @@ class Control:
         except (ValueError, TypeError) as error:
             raise invalid(str(error)) from None
 
-    def _route(self, request: Request) -> tuple[Handler, str]:
+    def _route(self, request: ServerRequest) -> tuple[Handler, str]:
         """The handler, and what stands in the place of the star."""
         parts = (request.path + "/").removeprefix(PREFIX).strip("/").split("/")
         name = parts[1] if len(parts) > 1 else ""
@@ -154,7 +156,7 @@ class Control:
 
     # --- looking ---------------------------------------------------------------------------
 
-    def _overview(self, _: Request, __: str) -> Reply:
+    def _overview(self, _: ServerRequest, __: str) -> Reply:
         emulator = self.emulator
         return 200, {
             "base_url": emulator.base_url,
@@ -166,7 +168,7 @@ class Control:
             "routes": {PREFIX + path: list(methods) for path, methods in self._routes.items()},
         }
 
-    def _clock(self, _: Request, __: str) -> Reply:
+    def _clock(self, _: ServerRequest, __: str) -> Reply:
         return 200, self._describe_clock()
 
     def _describe_clock(self) -> dict[str, object]:
@@ -175,104 +177,97 @@ class Control:
         speed = clock.speed if isinstance(clock, RealClock) else 0
         return {"now": now, "iso": iso(now), "speed": speed}
 
-    def _account(self, _: Request, __: str) -> Reply:
+    def _account(self, _: ServerRequest, __: str) -> Reply:
         return 200, self._describe_account()
 
     def _describe_account(self) -> dict[str, object]:
         balance, now = self.emulator.balance, self.emulator.clock.now()
-        api = self.gate.api
+        api = self.frontend.api
         with api.lock:
             keys = [show_account(account, now) for account in api.state.accounts.values()]
         return {"credits": balance, "keys": keys}
 
-    def _requests(self, request: Request, _: str) -> Reply:
-        api = self.gate.api
+    def _requests(self, request: ServerRequest, _: str) -> Reply:
+        api = self.frontend.api
         with api.lock:
             shown, total = _latest(api.log, request), len(api.log)
             keys = set(api.state.accounts)
         data = [show_request(describe_request(entry), keys) for entry in shown]
         return 200, {"total": total, "data": data}
 
-    def _swaps(self, request: Request, _: str) -> Reply:
-        api, now = self.gate.api, self.emulator.clock.now()
+    def _swaps(self, request: ServerRequest, _: str) -> Reply:
+        api, now = self.frontend.api, self.emulator.clock.now()
         origin = api.results.find_origin(request)
         with api.lock:
             shown, total = _latest(api.state.swaps, request), len(api.state.swaps)
         data = [show_swap(api, swap, now, origin) for swap in shown]
         return 200, {"total": total, "data": data}
 
-    def _picture(self, request: Request, name: str) -> Reply:
+    def _image(self, request: ServerRequest, name: str) -> Reply:
         """What `result_url` shows, but no fault strikes it and no record is made of it."""
-        swap = self.gate.api.state.find(name)
+        swap = self.frontend.api.state.find(name)
         if swap is None or swap.status(self.emulator.clock.now()) != "done":
             raise KeyError(name)
         return serve(swap, request.headers)
 
-    def _deliveries(self, request: Request, _: str) -> Reply:
-        api = self.gate.api
+    def _deliveries(self, request: ServerRequest, _: str) -> Reply:
+        api = self.frontend.api
         with api.lock:
-            shown, total = _latest(api.outbox.deliveries, request), len(api.outbox.deliveries)
+            shown, total = _latest(api.queue.deliveries, request), len(api.queue.deliveries)
             data = [show_delivery(delivery.record()) for delivery in shown]
         return 200, {"total": total, "data": data}
 
-    def _faults(self, _: Request, __: str) -> Reply:
+    def _faults(self, _: ServerRequest, __: str) -> Reply:
         return 200, {"data": list(map(show_fault, self.emulator.faults))}
 
     # --- steering --------------------------------------------------------------------------
 
-    def _advance(self, request: Request, _: str) -> Reply:
+    def _advance(self, request: ServerRequest, _: str) -> Reply:
         self.emulator.advance(_read(request, _Advance).seconds)
         return 200, self._describe_clock()
 
-    async def _settle(self, _: Request, __: str) -> Reply:
+    async def _settle(self, _: ServerRequest, __: str) -> Reply:
         await self.emulator.settle()
         return 200, self._describe_clock()
 
-    def _reset(self, request: Request, _: str) -> Reply:
+    def _reset(self, request: ServerRequest, _: str) -> Reply:
         given = _read(request, _Reset) if request.body.strip() else _Reset()
         self.emulator.reset(**attrs.asdict(given, recurse=False))
         return self._overview(request, "")
 
-    def _add_fault(self, request: Request, _: str) -> Reply:
+    def _add_fault(self, request: ServerRequest, _: str) -> Reply:
         number = self.emulator.add_fault(_read(request, Fault))
         added = next(fault for fault in self.emulator.faults if fault.number == number)
         return 201, show_fault(added)
 
-    def _remove_fault(self, request: Request, name: str) -> Reply:
+    def _remove_fault(self, request: ServerRequest, name: str) -> Reply:
         self.emulator.remove_fault(int(name) if name.isdecimal() else -1)
         return self._faults(request, "")
 
-    def _clear_faults(self, request: Request, _: str) -> Reply:
+    def _clear_faults(self, request: ServerRequest, _: str) -> Reply:
         self.emulator.clear_faults()
         return self._faults(request, "")
 
-    def _redeliver(self, _: Request, name: str) -> Reply:
+    def _redeliver(self, _: ServerRequest, name: str) -> Reply:
         self.emulator.redeliver(name)
         (record,) = (record for record in self.emulator.deliveries if record.id == name)
         return 202, show_delivery(record)
 
-    def _top_up(self, request: Request, _: str) -> Reply:
+    def _top_up(self, request: ServerRequest, _: str) -> Reply:
         self.emulator.top_up(_read(request, _Credits).add)
         return self._account(request, "")
 
-    def _add_key(self, request: Request, _: str) -> Reply:
+    def _add_key(self, request: ServerRequest, _: str) -> Reply:
         given = _read(request, _NewKey)
         self.emulator.add_key(given.api_key, given.limits)
         return 201, self._describe_account()
 
-    def _revoke_key(self, request: Request, name: str) -> Reply:
+    def _revoke_key(self, request: ServerRequest, name: str) -> Reply:
         self.emulator.revoke_key(unquote(name))
         return self._account(request, "")
 
-    def _save(self, _: Request, __: str) -> Reply:
-        return 200, self.emulator.dump()
 
-    def _load(self, request: Request, _: str) -> Reply:
-        self.emulator.restore(request.body, _BODY)
-        return self._overview(request, "")
-
-
-def _latest(items: Sequence[T], request: Request) -> list[T]:
+def _latest(items: Sequence[T], request: ServerRequest) -> list[T]:
     """As many of the latest as the query asks for, oldest first."""
     text = read_query(request.query, "limit").get("limit", str(_SHOWN))
     if not text.isdecimal() or not 1 <= int(text[:9]) <= _MOST_SHOWN:
@@ -281,7 +276,7 @@ def _latest(items: Sequence[T], request: Request) -> list[T]:
     return list(itertools.islice(reversed(items), int(text)))[::-1]
 
 
-def _read(request: Request, into: type[T]) -> T:
+def _read(request: ServerRequest, into: type[T]) -> T:
     from aifaceswap.emulator._documents import read_json  # noqa: PLC0415 - loads cattrs
 
     return read_json(request.body, into, _BODY)

@@ -10,17 +10,17 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from aifaceswap.emulator._service.errors import method_not_allowed
-from aifaceswap.emulator._service.messages import Answer
+from aifaceswap.emulator._service.messages import ServerResponse
 
 if TYPE_CHECKING:
-    from aifaceswap.emulator._service.messages import Request
+    from aifaceswap.emulator._service.messages import ServerRequest
 
 PATH: Final = "/"
 
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
-def answer(request: Request) -> Answer:
+def respond(request: ServerRequest) -> ServerResponse:
     """The page, the same for everybody: what it shows it asks `/_emulator/` for.
 
     Args:
@@ -35,7 +35,7 @@ def answer(request: Request) -> Answer:
 
 
 @functools.cache
-def _load() -> Answer:
+def _load() -> ServerResponse:
     text = (
         importlib.resources.files("aifaceswap.emulator._control")
         .joinpath("page.html")
@@ -58,7 +58,7 @@ def _load() -> Answer:
         ("Referrer-Policy", "same-origin"),
         ("X-Content-Type-Options", "nosniff"),
     )
-    return Answer(200, headers, text.encode())
+    return ServerResponse(200, headers, text.encode())
 
 
 def _hash(content: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from aifaceswap.emulator.faults import name_of
+from aifaceswap.emulator._actions import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aifaceswap.emulator._service.api import Api
     from aifaceswap.emulator._service.delivery_queue import DeliveryRecord
     from aifaceswap.emulator._service.records import RequestRecord
-    from aifaceswap.emulator._service.state import Account, Swap
+    from aifaceswap.emulator._service.state import KeyAccount, StoredSwap
     from aifaceswap.emulator.faults import Action, Fault, FaultRecord
 
 
@@ -54,7 +54,7 @@ def show_request(record: RequestRecord, keys: Collection[str]) -> dict[str, Any]
     }
 
 
-def show_swap(api: Api, swap: Swap, now: float, origin: str) -> dict[str, Any]:
+def show_swap(api: Api, swap: StoredSwap, now: float, origin: str) -> dict[str, Any]:
     """A swap as the API shows it, and what only the emulator knows of it."""
     return {
         **api.view(swap, now, origin),
@@ -76,7 +76,7 @@ def show_delivery(record: DeliveryRecord) -> dict[str, Any]:
     return {**attrs.asdict(record, recurse=False), "body": body, "attempts": attempts}
 
 
-def show_account(account: Account, now: float) -> dict[str, Any]:
+def show_account(account: KeyAccount, now: float) -> dict[str, Any]:
     """An API key with its counters; the emulator's keys are no secrets."""
     meter = account.meter
     meter.forget(now)

@@ -1,4 +1,4 @@
-"""Broken answers: what an action makes of an answer, and how it is written to the socket."""
+"""Broken responses: what an action makes of a response, and how it is written to the socket."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import attrs
 from aiohttp import web
 
 from aifaceswap.emulator._service.api import encode
-from aifaceswap.emulator._service.messages import Answer
-from aifaceswap.emulator.clock import http_date, iso
+from aifaceswap.emulator._service.messages import ServerResponse
+from aifaceswap.emulator._times import http_date, iso
 from aifaceswap.emulator.faults import (
     Body,
     ClockSkew,
@@ -38,7 +38,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Connection(Protocol):
-    """What a broken answer needs of its connection."""
+    """What a broken response needs of its connection."""
 
     transport: asyncio.Transport | None
     doomed: bool
@@ -47,18 +47,18 @@ class Connection(Protocol):
         """Wait until the connection has gone, or so long."""
 
 
-def alter(action: RequestAction, answer: Answer) -> Answer:
-    """The answer as the action changes it, where it does."""
+def alter(action: RequestAction, response: ServerResponse) -> ServerResponse:
+    """The response as the action changes it, where it does."""
     match action:
         case Body(text, content_type, status):
-            changed = _replace(answer.headers, {"Content-Type": content_type})
-            return Answer(status or answer.status, changed, text.encode())
+            changed = _replace(response.headers, {"Content-Type": content_type})
+            return ServerResponse(status or response.status, changed, text.encode())
         case Headers(changes, removed):
-            return attrs.evolve(answer, headers=_replace(answer.headers, changes, removed))
+            return attrs.evolve(response, headers=_replace(response.headers, changes, removed))
         case ClockSkew(seconds):
-            return _skew(answer, seconds)
+            return _skew(response, seconds)
         case _:
-            return answer
+            return response
 
 
 def _replace(
@@ -69,16 +69,18 @@ def _replace(
     return (*kept, *changes.items())
 
 
-def _skew(answer: Answer, seconds: float) -> Answer:
+def _skew(response: ServerResponse, seconds: float) -> ServerResponse:
     def shift(name: str, value: str) -> str:
         if name == "Date":
             return http_date(parsedate_to_datetime(value).timestamp() + seconds)
         return str(int(value) + round(seconds)) if name == "x-ratelimit-reset" else value
 
-    headers = tuple((name, shift(name, value)) for name, value in answer.headers)
+    headers = tuple((name, shift(name, value)) for name, value in response.headers)
     if dict(headers).get("Content-Type") != "application/json":
-        return attrs.evolve(answer, headers=headers)
-    return Answer(answer.status, headers, encode(skew_swaps(json.loads(answer.body), seconds)))
+        return attrs.evolve(response, headers=headers)
+    return ServerResponse(
+        response.status, headers, encode(skew_swaps(json.loads(response.body), seconds))
+    )
 
 
 def skew_swaps(value: Any, seconds: float) -> Any:
@@ -93,12 +95,12 @@ def skew_swaps(value: Any, seconds: float) -> Any:
     return value
 
 
-class BrokenAnswer(web.StreamResponse):
-    """An answer that is written to the socket by the rules of an action, not of HTTP."""
+class BrokenResponse(web.StreamResponse):
+    """A response that is written to the socket by the rules of an action, not of HTTP."""
 
-    def __init__(self, action: RequestAction, answer: Answer) -> None:
-        super().__init__(status=answer.status)
-        self._action, self._answer = action, alter(action, answer)
+    def __init__(self, action: RequestAction, response: ServerResponse) -> None:
+        super().__init__(status=response.status)
+        self._action, self._response = action, alter(action, response)
         self._stays_open = False
 
     @property
@@ -109,7 +111,7 @@ class BrokenAnswer(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> None:
         """Write everything that is to be written."""
         connection = cast("Connection", request.protocol)
-        body = b"" if request.method == "HEAD" else self._answer.body
+        body = b"" if request.method == "HEAD" else self._response.body
         write = request.writer.write
         match self._action:
             case Reset():
@@ -126,7 +128,7 @@ class BrokenAnswer(web.StreamResponse):
                 for start in range(0, missing, len(_BLANKS)):
                     await write(_BLANKS[: missing - start])
             case action:
-                head = self._head(len(self._answer.body))
+                head = self._head(len(self._response.body))
                 connection.doomed = isinstance(action, Close)
                 self._stays_open = request.keep_alive and b"\r\ncontent-length:" in head.lower()
                 await write(head + body)
@@ -135,7 +137,7 @@ class BrokenAnswer(web.StreamResponse):
         """Nothing more."""
 
     def _head(self, length: int) -> bytes:
-        status, headers = self._answer.status, self._answer.headers
+        status, headers = self._response.status, self._response.headers
         if not _sets_length(self._action):
             headers = (*headers, ("Content-Length", str(length)))
         phrase = HTTPStatus(status).phrase if status in _KNOWN else ""
@@ -162,7 +164,7 @@ def _reset(connection: Connection) -> None:
 
 
 class Silence(web.StreamResponse):
-    """No answer, on a connection that is closed."""
+    """No response, on a connection that is closed."""
 
     @property
     def keep_alive(self) -> bool:

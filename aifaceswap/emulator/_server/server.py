@@ -12,10 +12,10 @@ from aiohttp import web
 
 from aifaceswap.emulator._control.api import PREFIX as CONTROL
 from aifaceswap.emulator._control.page import PATH as PAGE
-from aifaceswap.emulator._server.broken_responses import BrokenAnswer, Silence
+from aifaceswap.emulator._server.broken_responses import BrokenResponse, Silence
 from aifaceswap.emulator._service.errors import Problem
-from aifaceswap.emulator._service.messages import Answer, Request
-from aifaceswap.emulator.clock import http_date
+from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
+from aifaceswap.emulator._times import http_date
 from aifaceswap.emulator.faults import Latency, Status
 
 if TYPE_CHECKING:
@@ -36,12 +36,8 @@ IDLE_TIMEOUT: Final = 75.0
 #: The largest body that is read, in bytes: what aiohttp reads unless told otherwise.
 LARGEST_BODY: Final = 1024 * 1024
 
-#: The largest state that is loaded, in bytes.
-LARGEST_STATE: Final = 256 * 1024 * 1024
-
 _SHUTDOWN = 0.2
 _TURNS = 3
-_STATE = f"{CONTROL}state"
 _TOO_LARGE = Problem(413, "payload_too_large", "The body is too large.")
 _TOO_SLOW = Problem(408, "request_timeout", "The body did not arrive in time.")
 _CUT = Problem(400, "validation_error", "The body could not be read.")
@@ -50,15 +46,15 @@ _OURS = Problem(500, "internal_error", "The emulator failed: please report it.")
 
 
 class _Connection(web.RequestHandler):
-    """Answers in the API's own form where aiohttp would answer by itself.
+    """Answers in the API's own form where aiohttp would respond by itself.
 
     Attributes:
         doomed: Whether it is closed when the next request has come.
     """
 
-    __slots__ = ("_gate", "_lost", "doomed")
+    __slots__ = ("_frontend", "_lost", "doomed")
 
-    def __init__(self, manager: _Manager, gate: Gate) -> None:
+    def __init__(self, manager: _Manager, frontend: Frontend) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
@@ -67,7 +63,7 @@ class _Connection(web.RequestHandler):
             auto_decompress=False,
             keepalive_timeout=IDLE_TIMEOUT,
         )
-        self._gate = gate
+        self._frontend = frontend
         self._lost = asyncio.Event()
         self.doomed = False
 
@@ -78,13 +74,13 @@ class _Connection(web.RequestHandler):
 
     async def hold(self, seconds: float | None = None) -> None:
         """Wait so long, or until the connection has gone."""
-        self._gate.held.add(self)
+        self._frontend.held.add(self)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._lost.wait()
         finally:
-            self._gate.held.discard(self)
+            self._frontend.held.discard(self)
 
     def handle_error(
         self,
@@ -93,41 +89,45 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer where the request cannot be parsed, or the emulator is broken."""
+        """The response where the request cannot be parsed, or the emulator is broken."""
         ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
         if ours:
             self.log_exception("The emulator failed", exc_info=exc)
         if request.writer.output_size > 0:
-            raise ConnectionResetError("an answer was under way")
+            raise ConnectionResetError("a response was in progress")
         flaw = _OURS if ours else _NOT_HTTP
-        response = to_response(self._gate.answer(Request("", "", "", {}, flaw=flaw)))
+        response = to_response(self._frontend.respond(ServerRequest("", "", "", {}, flaw=flaw)))
         response.force_close()
         return response
 
 
 class _Manager(web.Server):
-    def __init__(self, gate: Gate) -> None:
-        super().__init__(gate.handle)
-        self._gate = gate
+    def __init__(self, frontend: Frontend) -> None:
+        super().__init__(frontend.handle)
+        self._frontend = frontend
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self._gate)
+        return _Connection(self, self._frontend)
 
 
 @attrs.define(eq=False)
-class Gate:
-    """Turns aiohttp's requests into ours, and our answers into aiohttp's."""
+class Frontend:
+    """Turns aiohttp's requests into ours, and our responses into aiohttp's."""
 
     api: Api
     clock: Clock
-    control: Callable[[Request], Awaitable[Answer]] | None = attrs.field(init=False, default=None)
+    control: Callable[[ServerRequest], Awaitable[ServerResponse]] | None = attrs.field(
+        init=False, default=None
+    )
     held: set[_Connection] = attrs.field(factory=set[_Connection], init=False)
 
-    def answer(self, request: Request, api: Api | None = None) -> Answer:
+    def respond(self, request: ServerRequest, api: Api | None = None) -> ServerResponse:
         """Answer one request now."""
         now = self.clock.now()
-        answer = (api or self.api).answer(request, now)
-        return Answer(answer.status, (*answer.headers, ("Date", http_date(now))), answer.body)
+        response = (api or self.api).respond(request, now)
+        return ServerResponse(
+            response.status, (*response.headers, ("Date", http_date(now))), response.body
+        )
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """What aiohttp calls for each request."""
@@ -141,19 +141,19 @@ class Gate:
             return to_response(await self.control(await _receive(request, path)))
         action = api.find_fault(request.method, path) if api.faults.requests else None
         received = await _receive(request, path, action)
-        answer = self.answer(received, api)
+        response = self.respond(received, api)
         if action is None:
-            return to_response(answer)
-        return await self._break(request, answer, action)
+            return to_response(response)
+        return await self._break(request, response, action)
 
     async def _break(
-        self, request: web.BaseRequest, answer: Answer, action: RequestAction
+        self, request: web.BaseRequest, response: ServerResponse, action: RequestAction
     ) -> web.StreamResponse:
         if isinstance(action, Latency):
             await cast("_Connection", request.protocol).hold(action.seconds)
         if isinstance(action, Latency | Status):
-            return to_response(answer)
-        return BrokenAnswer(action, answer)
+            return to_response(response)
+        return BrokenResponse(action, response)
 
     def let_go(self) -> None:
         """Cut off the requests that are held; to be called in the loop."""
@@ -163,12 +163,12 @@ class Gate:
 
 async def _receive(
     request: web.BaseRequest, path: str, fault: RequestAction | None = None
-) -> Request:
+) -> ServerRequest:
     if "Expect" in request.headers:
         await _send_continue(request)
-    body, flaw = await _read(request, LARGEST_STATE if path == _STATE else LARGEST_BODY)
+    body, flaw = await _read(request)
     query = request.rel_url.raw_query_string
-    return Request(request.method, path, query, request.headers, body, flaw, fault)
+    return ServerRequest(request.method, path, query, request.headers, body, flaw, fault)
 
 
 async def _send_continue(request: web.BaseRequest) -> None:
@@ -176,14 +176,14 @@ async def _send_continue(request: web.BaseRequest) -> None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _read(request: web.BaseRequest, most: int) -> tuple[bytes, Problem | None]:
-    if (request.content_length or 0) > most:
+async def _read(request: web.BaseRequest) -> tuple[bytes, Problem | None]:
+    if (request.content_length or 0) > LARGEST_BODY:
         return b"", _TOO_LARGE
     try:
         if request.content.is_eof():
             return request.content.read_nowait(), None
         async with asyncio.timeout(BODY_TIMEOUT):
-            return await _read_slowly(request.content, most)
+            return await _read_slowly(request.content)
     except TimeoutError:
         return b"", _TOO_SLOW
     except Exception:
@@ -191,25 +191,25 @@ async def _read(request: web.BaseRequest, most: int) -> tuple[bytes, Problem | N
         return b"", _CUT
 
 
-async def _read_slowly(content: StreamReader, most: int) -> tuple[bytes, Problem | None]:
+async def _read_slowly(content: StreamReader) -> tuple[bytes, Problem | None]:
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk
-        if len(body) > most:
+        if len(body) > LARGEST_BODY:
             return b"", _TOO_LARGE
     return bytes(body), None
 
 
-def to_response(answer: Answer) -> web.Response:
-    """The answer as aiohttp sends it."""
-    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+def to_response(response: ServerResponse) -> web.Response:
+    """The response as aiohttp sends it."""
+    return web.Response(status=response.status, headers=response.headers, body=response.body)
 
 
 @attrs.define(eq=False)
 class Server:
     """The listening socket and what is connected to it."""
 
-    gate: Gate
+    frontend: Frontend
     host: str
     port: int
     _manager: _Manager = attrs.field(init=False)
@@ -221,7 +221,7 @@ class Server:
         Returns:
             The port: the one that was asked for, or a free one for 0.
         """
-        self._manager = _Manager(self.gate)
+        self._manager = _Manager(self.frontend)
         self._runner = web.ServerRunner(self._manager, shutdown_timeout=_SHUTDOWN)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port)
@@ -234,7 +234,7 @@ class Server:
 
     async def stop(self) -> None:
         """Close every connection, those with a request in flight too."""
-        self.gate.let_go()
+        self.frontend.let_go()
         # A socket that was accepted just now is a connection only some turns later. Once the
         # server is closed asyncio would not make it one, and forget to close it.
         for _ in range(_TURNS):

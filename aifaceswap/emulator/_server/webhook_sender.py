@@ -14,26 +14,26 @@ from yarl import URL
 from aifaceswap.emulator._server.broken_responses import skew_swaps
 from aifaceswap.emulator._service.api import encode
 from aifaceswap.emulator._service.delivery_queue import SIGNATURE_HEADER, DeliveryAttempt, sign
-from aifaceswap.emulator.clock import TICK
+from aifaceswap.emulator._times import TICK
 from aifaceswap.emulator.faults import BadSignature, ClockSkew, Duplicate
 
 if TYPE_CHECKING:
-    from aifaceswap.emulator._server.server import Gate
+    from aifaceswap.emulator._server.server import Frontend
     from aifaceswap.emulator._service.api import Api
     from aifaceswap.emulator._service.delivery_queue import Delivery
     from aifaceswap.emulator.faults import WebhookAction
 
-#: Seconds of the event loop that a receiver has for its answer.
+#: Seconds of the event loop that a receiver has for its response.
 TIMEOUT: Final = 10.0
 
 _AT_ONCE = 20
 
 
 @attrs.define(eq=False)
-class Courier:
+class WebhookSender:
     """One task that sleeps until a delivery is due, and one for each attempt under way."""
 
-    gate: Gate
+    frontend: Frontend
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _attempts: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]], init=False)
     _quiet: asyncio.Condition = attrs.field(factory=asyncio.Condition, init=False)
@@ -70,10 +70,10 @@ class Courier:
         self.wake()
 
     def _start_due(self, session: aiohttp.ClientSession, group: asyncio.TaskGroup) -> None:
-        api = self.gate.api
+        api = self.frontend.api
         with api.lock:
-            api.outbox.on_change = self.wake
-            taken = api.outbox.take_due(self.gate.clock.now())
+            api.queue.on_change = self.wake
+            taken = api.queue.take_due(self.frontend.clock.now())
         for delivery, action in taken:
             task = group.create_task(self._attempt(session, api, delivery, action))
             self._attempts.add(task)
@@ -84,10 +84,10 @@ class Courier:
         self.wake()
 
     async def _wait(self) -> None:
-        due = self.gate.api.outbox.next_due()
+        due = self.frontend.api.queue.next_due()
         waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._changed.wait())]
         if due < math.inf:
-            waits.append(asyncio.create_task(self.gate.clock.sleep_until(due)))
+            waits.append(asyncio.create_task(self.frontend.clock.sleep_until(due)))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -101,7 +101,7 @@ class Courier:
         action: WebhookAction | None,
     ) -> None:
         async with self._places:
-            now = self.gate.clock.now()
+            now = self.frontend.clock.now()
             delivery.body = delivery.body or make_body(api, delivery, now)
             headers, body = _prepare(delivery, action, now)
             status, error = await _post(session, delivery.url or "", headers, body)
@@ -109,7 +109,7 @@ class Courier:
                 await _post(session, delivery.url or "", headers, body)
         attempt = DeliveryAttempt(now, headers, status, error, action)
         with api.lock:
-            api.outbox.finish_attempt(delivery, attempt, self.gate.clock.now())
+            api.queue.finish_attempt(delivery, attempt, self.frontend.clock.now())
 
     async def settle(self) -> None:
         """Return when every delivery that is due has been attempted."""
@@ -117,7 +117,7 @@ class Courier:
             await self._quiet.wait_for(self._is_quiet)
 
     def _is_quiet(self) -> bool:
-        due = self.gate.api.outbox.next_due() <= self.gate.clock.now() + TICK
+        due = self.frontend.api.queue.next_due() <= self.frontend.clock.now() + TICK
         return not due and not self._attempts
 
 

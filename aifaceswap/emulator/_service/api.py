@@ -1,4 +1,4 @@
-"""The API as a function from a request and the time to an answer. No IO."""
+"""The API as a function from a request and the time to a response. No IO."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from aifaceswap.emulator import limits
+from aifaceswap.emulator._actions import CODES, Reset, Status
 from aifaceswap.emulator._service import description, ids
 from aifaceswap.emulator._service.errors import (
     Problem,
@@ -19,25 +19,25 @@ from aifaceswap.emulator._service.errors import (
     method_not_allowed,
     not_found,
 )
-from aifaceswap.emulator._service.messages import Answer, Request
+from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
+from aifaceswap.emulator._service.meter import Meter
 from aifaceswap.emulator._service.results import PREFIX as LINKS
 from aifaceswap.emulator._service.schema import read_json, read_limit, read_query, read_swap
-from aifaceswap.emulator.clock import iso
-from aifaceswap.emulator.faults import CODES, Reset, Status
+from aifaceswap.emulator._times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, TypeAlias
 
-    from aifaceswap.emulator._service.delivery_queue import Outbox
-    from aifaceswap.emulator._service.fault_injector import Injector
+    from aifaceswap.emulator._service.delivery_queue import DeliveryQueue
+    from aifaceswap.emulator._service.fault_injector import FaultInjector
     from aifaceswap.emulator._service.records import Entry
-    from aifaceswap.emulator._service.results import Results
-    from aifaceswap.emulator._service.state import Account, State, Swap
+    from aifaceswap.emulator._service.results import ResultLinks
+    from aifaceswap.emulator._service.state import KeyAccount, ServiceState, StoredSwap
     from aifaceswap.emulator.faults import RequestAction
 
     Reply: TypeAlias = tuple[int, dict[str, object]]
-    Handler: TypeAlias = Callable[[Account, Request, float], Reply]
+    Handler: TypeAlias = Callable[[KeyAccount, ServerRequest, float], Reply]
 
 PREFIX: Final = "/api/v1"
 
@@ -49,7 +49,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _JSON = ("Content-Type", "application/json")
 _NOT_JSON = Problem(415, "unsupported_media_type", "Content-Type must be application/json.")
 _NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1.")
-_NOTHING = Answer(0, (), b"")
+_NOTHING = ServerResponse(0, (), b"")
 _UNDONE = Reset(commit=False)
 _ENCODED = Problem(415, "unsupported_media_type", "Content-Encoding is not supported.")
 
@@ -58,10 +58,10 @@ _ENCODED = Problem(415, "unsupported_media_type", "Content-Encoding is not suppo
 class Api:
     """Answers requests; keeps the latest for inspection."""
 
-    state: State
-    results: Results
-    outbox: Outbox
-    faults: Injector
+    state: ServiceState
+    results: ResultLinks
+    queue: DeliveryQueue
+    faults: FaultInjector
     lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     log: deque[Entry] = attrs.field(init=False)
     served: int = attrs.field(default=0, init=False)
@@ -74,31 +74,31 @@ class Api:
             "/me": {"GET": self._me},
         }
 
-    def answer(self, request: Request, now: float) -> Answer:
+    def respond(self, request: ServerRequest, now: float) -> ServerResponse:
         """Answer one request: the only way in and out."""
         with self.lock:
             request_id = ids.make_id(self.state.seed, "req", self.served)
             self.served += 1
             undone = request.fault is not None and request.fault == _UNDONE
-            answer = _NOTHING if undone else self._dispatch(request, now, request_id)
-            self.log.append((now, request, answer.status, answer.code, request_id))
-        return answer
+            response = _NOTHING if undone else self._dispatch(request, now, request_id)
+            self.log.append((now, request, response.status, response.code, request_id))
+        return response
 
     def find_fault(self, method: str, path: str) -> RequestAction | None:
         """What strikes this request, if anything does."""
         with self.lock:
             return self.faults.strike_request(method, path.removeprefix(PREFIX))
 
-    def _dispatch(self, request: Request, now: float, request_id: str) -> Answer:
+    def _dispatch(self, request: ServerRequest, now: float, request_id: str) -> ServerResponse:
         account = None
         try:
             if isinstance(request.fault, Status):
                 account = self.state.find_account(request.headers.get("Authorization"))
                 _refuse(request.fault)
             if request.path.startswith(LINKS):
-                return self.results.answer(request, now)
+                return self.results.respond(request, now)
             if request.path == description.PATH:
-                return description.answer(request, PREFIX)
+                return description.respond(request, PREFIX)
             account = self._authenticate(request)
             account.meter.admit(now)
             status, value = self._route(request)(account, request, now)
@@ -109,24 +109,24 @@ class Api:
             code = refused.problem.code
             value = describe(refused.problem, request_id)
         common = (_JSON, ("x-request-id", request_id), *self._limit_headers(account, now))
-        return Answer(status, common + headers, _encode(value).encode(), code)
+        return ServerResponse(status, common + headers, _encode(value).encode(), code)
 
-    def _authenticate(self, request: Request) -> Account:
+    def _authenticate(self, request: ServerRequest) -> KeyAccount:
         if not request.method:
             raise Refused(request.flaw or _NOT_HTTP)
         if not request.path.startswith(PREFIX + "/"):
             raise not_found()
         return self.state.authenticate(request.headers.get("Authorization"))
 
-    def _limit_headers(self, account: Account | None, now: float) -> tuple[tuple[str, str], ...]:
-        meter = account.meter if account else limits.Meter(self.state.limits)
+    def _limit_headers(self, account: KeyAccount | None, now: float) -> tuple[tuple[str, str], ...]:
+        meter = account.meter if account else Meter(self.state.limits)
         return (
             ("x-ratelimit-limit", str(meter.limit)),
             ("x-ratelimit-remaining", str(meter.remaining())),
             ("x-ratelimit-reset", str(math.ceil(meter.reset(now)))),
         )
 
-    def _route(self, request: Request) -> Handler:
+    def _route(self, request: ServerRequest) -> Handler:
         resource = request.path[len(PREFIX) :]
         handlers = self._fixed.get(resource)
         if handlers is None:
@@ -138,7 +138,7 @@ class Api:
             raise method_not_allowed(request.method, list(handlers))
         return handlers[request.method]
 
-    def _me(self, account: Account, _: Request, now: float) -> Reply:
+    def _me(self, account: KeyAccount, _: ServerRequest, now: float) -> Reply:
         self.state.settle(now)
         meter, total = account.meter, tidy(self.state.credits)
         return 200, {
@@ -153,7 +153,7 @@ class Api:
             },
         }
 
-    def _list(self, account: Account, request: Request, now: float) -> Reply:
+    def _list(self, account: KeyAccount, request: ServerRequest, now: float) -> Reply:
         query = read_query(request.query, "limit", "cursor")
         origin = self.results.find_origin(request)
         page, following = self.state.page(account, read_limit(query), query.get("cursor"))
@@ -162,11 +162,11 @@ class Api:
             "next_cursor": following,
         }
 
-    def _get(self, account: Account, request: Request, now: float) -> Reply:
+    def _get(self, account: KeyAccount, request: ServerRequest, now: float) -> Reply:
         swap = self.state.get(account, request.path.rpartition("/")[2])
         return 200, self.view(swap, now, self.results.find_origin(request))
 
-    def _create(self, account: Account, request: Request, now: float) -> Reply:
+    def _create(self, account: KeyAccount, request: ServerRequest, now: float) -> Reply:
         _check_json(request)
         params, key = read_swap(read_json(request.body)), _read_key(request)
         swap, new = self.state.create(account, params, key, now)
@@ -174,11 +174,11 @@ class Api:
             return 200, self.view(swap, now, self.results.find_origin(request))
         if params.webhook_url is not None:
             swap.origin = self.results.find_origin(request)
-            self.outbox.add(swap)
+            self.queue.add(swap)
         return 201, self.view(swap, now, fresh=True)
 
     def view(
-        self, swap: Swap, now: float, origin: str | None = None, *, fresh: bool = False
+        self, swap: StoredSwap, now: float, origin: str | None = None, *, fresh: bool = False
     ) -> dict[str, object]:
         """The swap object of the API at `now`; a fresh one is queued, however quick it is."""
         status = "queued" if fresh else swap.status(now)
@@ -223,7 +223,7 @@ def tidy(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _check_json(request: Request) -> None:
+def _check_json(request: ServerRequest) -> None:
     media_type = request.headers.get("Content-Type", "").partition(";")[0]
     if media_type.strip().lower() != "application/json":
         raise Refused(_NOT_JSON)
@@ -233,7 +233,7 @@ def _check_json(request: Request) -> None:
         raise Refused(request.flaw)
 
 
-def _read_key(request: Request) -> str | None:
+def _read_key(request: ServerRequest) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
         raise invalid(f"Idempotency-Key: must have 1 to {_LONGEST_KEY} characters.")

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from aifaceswap.emulator._actions import Drop, Late, Reorder
 from aifaceswap.emulator._service import ids
-from aifaceswap.emulator.clock import TICK
-from aifaceswap.emulator.faults import Drop, Late, Reorder
+from aifaceswap.emulator._times import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aifaceswap.emulator._service.fault_injector import Injector
-    from aifaceswap.emulator._service.state import Swap
+    from aifaceswap.emulator._service.fault_injector import FaultInjector
+    from aifaceswap.emulator._service.state import StoredSwap
     from aifaceswap.emulator.faults import WebhookAction
 
 #: Seconds between the attempts of one delivery.
@@ -47,8 +47,8 @@ class DeliveryAttempt:
     Attributes:
         at: When it was sent, in unix seconds.
         headers: The headers that the emulator set.
-        status: The receiver's status, or None where there was no answer.
-        error: What went wrong where there was no answer, or None.
+        status: The receiver's status, or None where there was no response.
+        error: What went wrong where there was no response, or None.
         fault: What has struck it, or None.
     """
 
@@ -95,7 +95,7 @@ class Delivery:
     """
 
     id: str
-    swap: Swap
+    swap: StoredSwap
     url: str | None
     state: str
     body: bytes = b""
@@ -123,40 +123,26 @@ class Delivery:
 
 
 @attrs.define(eq=False)
-class Outbox:
+class DeliveryQueue:
     """Deliveries, ordered by when they are due."""
 
     seed: int
     deliver_to: str | None
-    faults: Injector
+    faults: FaultInjector
     deliveries: deque[Delivery] = attrs.field(init=False, factory=lambda: deque(maxlen=KEPT))
     on_change: Callable[[], None] = attrs.field(init=False, default=lambda: None)
-    # A swap until its delivery begins: an outbox may hold very many of them.
-    _due: list[tuple[float, int, Swap | Delivery]] = attrs.field(
-        init=False, factory=list[tuple[float, int, "Swap | Delivery"]]
+    # A swap until its delivery begins: an queue may hold very many of them.
+    _due: list[tuple[float, int, StoredSwap | Delivery]] = attrs.field(
+        init=False, factory=list[tuple[float, int, "StoredSwap | Delivery"]]
     )
     _pushed: int = attrs.field(init=False, default=0)
     begun: int = attrs.field(init=False, default=0)
     _held_back: list[Delivery] = attrs.field(init=False, factory=list[Delivery])
 
-    def add(self, swap: Swap) -> None:
+    def add(self, swap: StoredSwap) -> None:
         """Plan the delivery for when `swap` ends, if it does."""
         if swap.finish < math.inf:
             self._push(swap.finish, swap)
-
-    def adopt(self, delivery: Delivery, due: float | None) -> None:
-        """Take up a delivery that has begun elsewhere; its next attempt may be due."""
-        if delivery.state != "undeliverable":
-            delivery.url = self._redirect(delivery.swap.params.webhook_url or "")
-        if delivery.state == "pending" and delivery.url is None:
-            delivery.state = "undeliverable"
-        self.deliveries.append(delivery)
-        if due is not None and delivery.url is not None:
-            self._push(due, delivery)
-
-    def planned(self) -> list[Swap]:
-        """The swaps whose delivery has not come due."""
-        return [item for _, _, item in self._due if not isinstance(item, Delivery)]
 
     def _redirect(self, webhook_url: str) -> str | None:
         if self.deliver_to is None:
@@ -164,7 +150,7 @@ class Outbox:
         _, _, path, query, _ = urlsplit(webhook_url)
         return self.deliver_to.rstrip("/") + (path or "/") + (f"?{query}" if query else "")
 
-    def _push(self, when: float, item: Swap | Delivery) -> None:
+    def _push(self, when: float, item: StoredSwap | Delivery) -> None:
         self._pushed += 1
         if isinstance(item, Delivery):
             item.due = when
@@ -189,7 +175,7 @@ class Outbox:
                     taken.append((delivery, action))
         return taken
 
-    def _begin(self, swap: Swap, when: float) -> Delivery:
+    def _begin(self, swap: StoredSwap, when: float) -> Delivery:
         url = self._redirect(swap.params.webhook_url or "")
         delivery = Delivery(
             ids.make_id(self.seed, "dlv", self.begun),

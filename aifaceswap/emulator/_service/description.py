@@ -8,15 +8,15 @@ import json
 from typing import TYPE_CHECKING
 
 from aifaceswap.emulator._service.errors import method_not_allowed
-from aifaceswap.emulator._service.messages import Answer
+from aifaceswap.emulator._service.messages import ServerResponse
 
 if TYPE_CHECKING:
-    from aifaceswap.emulator._service.messages import Request
+    from aifaceswap.emulator._service.messages import ServerRequest
 
 PATH = "/openapi.json"
 
 
-def answer(request: Request, api: str) -> Answer:
+def respond(request: ServerRequest, api: str) -> ServerResponse:
     """The description; needs no key.
 
     Args:
@@ -28,7 +28,7 @@ def answer(request: Request, api: str) -> Answer:
     """
     if request.method not in {"GET", "HEAD"}:
         raise method_not_allowed(request.method, ["GET", "HEAD"])
-    return Answer(200, (("Content-Type", "application/json"),), _describe(api))
+    return ServerResponse(200, (("Content-Type", "application/json"),), _describe(api))
 
 
 @functools.cache

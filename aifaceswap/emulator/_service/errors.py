@@ -1,4 +1,4 @@
-"""Errors of the API as values, and the exception that carries one to the answer."""
+"""Errors of the API as values, and the exception that carries one to the response."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import attrs
 
 @attrs.frozen
 class Problem:
-    """One error answer.
+    """One error response.
 
     Attributes:
         status: The HTTP status.
         code: What callers branch on.
         message: For people; names the field where there is one.
-        headers: Headers of this answer alone, such as `Retry-After`.
+        headers: Headers of this response alone, such as `Retry-After`.
     """
 
     status: int
@@ -22,7 +22,7 @@ class Problem:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Refused(Exception):  # noqa: N818 (it is an answer, not a fault of ours)
+class Refused(Exception):  # noqa: N818 (it is a response, not a fault of ours)
     """Ends the handling of a request with a problem."""
 
     def __init__(self, problem: Problem) -> None:

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, cast
 import attrs
 
 from aifaceswap.emulator._service import ids
-from aifaceswap.emulator.faults import FaultRecord, compile_match, is_for_webhooks
+from aifaceswap.emulator.faults import FaultRecord, fits, is_for_webhooks
 
 if TYPE_CHECKING:
-    import re
-
     from aifaceswap.emulator.faults import Action, Fault, RequestAction, WebhookAction
 
 
@@ -21,13 +19,12 @@ class Armed:
 
     number: int
     fault: Fault
-    pattern: re.Pattern[str]
     seen: int = 0
     struck: int = 0
 
 
 @attrs.define(eq=False)
-class Injector:
+class FaultInjector:
     """The faults that are switched on, in the order in which they were added."""
 
     seed: int
@@ -41,7 +38,7 @@ class Injector:
         Returns:
             Its number.
         """
-        armed = Armed(self._added, fault, compile_match(fault.match))
+        armed = Armed(self._added, fault)
         (self.webhooks if is_for_webhooks(fault.match) else self.requests).append(armed)
         self._added += 1
         return armed.number
@@ -78,7 +75,7 @@ class Injector:
         return cast("WebhookAction | None", self._strike(self.webhooks, f"webhook {event}"))
 
     def _strike(self, faults: list[Armed], subject: str) -> Action | None:
-        matching = [armed for armed in faults if armed.pattern.fullmatch(subject)]
+        matching = [armed for armed in faults if fits(armed.fault.match, subject)]
         for armed in matching:
             armed.seen += 1
         for armed in matching:

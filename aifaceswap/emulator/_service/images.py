@@ -1,4 +1,4 @@
-"""Small result pictures: a mosaic that differs for each swap, as a JPEG or an animated GIF."""
+"""Small result images: a mosaic that differs for each swap, as a JPEG or an animated GIF."""
 
 from __future__ import annotations
 
@@ -23,8 +23,16 @@ _SHADES: Final = 8
 _RADIUS: Final = 7
 
 
+def make_image(name: str, kind: str) -> bytes:
+    """Draw the image of one swap: a GIF for the type `gif`, a JPEG for any other."""
+    palette = draw_palette(name)
+    if kind == "gif":
+        return encode_gif([draw_cells(name, frame) for frame in range(FRAMES)], palette)
+    return encode_jpeg(draw_cells(name), palette)
+
+
 def draw_palette(name: str) -> list[Colour]:
-    """16 colours that depend on `name`: 8 shades for the ground, 8 for the figure."""
+    """Choose 16 colours by `name`: 8 shades for the ground, 8 for the figure."""
     seed = hashlib.blake2b(name.encode(), digest_size=2).digest()
     ground, figure = seed[0] / 256, (seed[0] / 256 + 0.3 + seed[1] / 640) % 1
     return [
@@ -40,7 +48,7 @@ def _colour(hue: float, saturation: float, value: float) -> Colour:
 
 
 def draw_cells(name: str, frame: int = 0) -> list[list[int]]:
-    """Rows of colour numbers: a figure with mirrored halves on a round gradient."""
+    """Draw rows of colour numbers: a figure with mirrored halves on a round gradient."""
     bits = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "big")
     return [[_cell(bits, x, y, frame) for x in range(CELLS)] for y in range(CELLS)]
 
@@ -53,32 +61,29 @@ def _cell(bits: int, x: int, y: int, frame: int) -> int:
     return _SHADES + shade if inside else shade
 
 
-# --- JPEG: one flat 8x8 block for each cell, so only the DC coefficients are there.
+# --- JPEG: each cell is one flat 8x8 block, so only the DC coefficients are needed.
 
-_DC_LENGTHS = bytes((0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0))
-_DC_CODES = (
-    (2, 0b00), (3, 0b010), (3, 0b011), (3, 0b100), (3, 0b101), (3, 0b110),
-    (4, 0b1110), (5, 0b11110), (6, 0b111110), (7, 0b1111110), (8, 0b11111110), (9, 0b111111110),
-)  # fmt: skip
-# An AC table with one code: the single bit 0 says that the rest of the block is zero.
-_AC_LENGTHS = bytes((1, *(0,) * 15))
+# All 12 categories have a code of 4 bits: the category itself.
+_DC_TABLE = b"\x00" + bytes((0, 0, 0, 12, *(0,) * 12)) + bytes(range(12))
+# An AC table with one code: the single bit 0 means that the rest of the block is zero.
+_AC_TABLE = b"\x10" + bytes((1, *(0,) * 15)) + b"\0"
 
 
 def encode_jpeg(cells: Sequence[Sequence[int]], palette: Sequence[Colour]) -> bytes:
-    """A baseline JPEG with one 8x8 block for each cell."""
+    """Encode a baseline JPEG with one 8x8 block for each cell."""
     height, width = len(cells) * CELL_PIXELS, len(cells[0]) * CELL_PIXELS
     colours = [_to_ycc(colour) for colour in palette]
-    scan = _encode_blocks(colours[cell] for row in cells for cell in row)
+    bits = "".join(_block_bits(colours[cell] for row in cells for cell in row))
     frame = struct.pack(">BHHB", 8, height, width, 3) + b"\1\x11\0\2\x11\0\3\x11\0"
     return b"".join((
         b"\xff\xd8",
         _segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
         _segment(0xDB, b"\0" + b"\x08" * 64),
         _segment(0xC0, frame),
-        _segment(0xC4, b"\x00" + _DC_LENGTHS + bytes(range(12))),
-        _segment(0xC4, b"\x10" + _AC_LENGTHS + b"\0"),
+        _segment(0xC4, _DC_TABLE),
+        _segment(0xC4, _AC_TABLE),
         _segment(0xDA, b"\3\1\0\2\0\3\0\0\x3f\0"),
-        scan,
+        _pack(bits + "1" * (-len(bits) % 8)).replace(b"\xff", b"\xff\0"),
         b"\xff\xd9",
     ))  # fmt: skip
 
@@ -97,39 +102,33 @@ def _to_ycc(colour: Colour) -> Colour:
     )
 
 
-def _encode_blocks(blocks: Iterable[Colour]) -> bytes:
-    bits = "".join(_block_bits(blocks))
-    padded = bits + "1" * (-len(bits) % 8)
-    return int(padded, 2).to_bytes(len(padded) // 8, "big").replace(b"\xff", b"\xff\0")
-
-
 def _block_bits(blocks: Iterable[Colour]) -> Iterator[str]:
     last: Colour = (0, 0, 0)
     for block in blocks:
         for level, before in zip(block, last, strict=True):
-            yield _difference_bits(level - before)
-            yield "0"
+            yield _difference_bits(level - before) + "0"
         last = block
 
 
 def _difference_bits(difference: int) -> str:
     category = abs(difference).bit_length()
-    length, code = _DC_CODES[category]
-    if not category:
-        return f"{code:0{length}b}"
     offset = difference if difference > 0 else difference + (1 << category) - 1
-    return f"{code:0{length}b}{offset:0{category}b}"
+    return f"{category:04b}" + (f"{offset:0{category}b}" if category else "")
 
 
-# --- GIF
+def _pack(bits: str) -> bytes:
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
-_WIDEST = 12
-_LARGEST_TABLE = 1 << _WIDEST
-_BYTE = 8
+
+# --- GIF: codes of a fixed width of 5 bits, without compression.
+
+_CLEAR, _END, _CODE_BITS = 16, 17, 5
+# A decoder makes its codes wider after so many pixels, unless it is told to start again.
+_RUN = 14
 
 
 def encode_gif(frames: Sequence[Sequence[Sequence[int]]], palette: Sequence[Colour]) -> bytes:
-    """A looping GIF89a; the palette has 16 colours, a cell is 8x8 pixels."""
+    """Encode a looping GIF89a; the palette has 16 colours, a cell is 8x8 pixels."""
     head = struct.pack("<6sHHBBB", b"GIF89a", SIZE, SIZE, 0xF3, 0, 0)
     colours = b"".join(map(bytes, palette))
     loop = b"\x21\xff\x0bNETSCAPE2.0\3\1\0\0\0"
@@ -140,54 +139,14 @@ def _encode_frame(cells: Sequence[Sequence[int]]) -> bytes:
     control = struct.pack("<BBBBHBB", 0x21, 0xF9, 4, 0, 20, 0, 0)
     place = struct.pack("<BHHHHB", 0x2C, 0, 0, SIZE, SIZE, 0)
     rows = (bytes(cell for cell in row for _ in range(CELL_PIXELS)) * CELL_PIXELS for row in cells)
-    return control + place + b"\4" + _blocks(_compress(b"".join(rows), 4)) + b"\0"
-
-
-def _blocks(data: bytes) -> bytes:
+    data = _encode_pixels(b"".join(rows))
     parts = (data[start : start + 255] for start in range(0, len(data), 255))
-    return b"".join(bytes((len(part),)) + part for part in parts)
+    return control + place + b"\4" + b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
 
 
-def _compress(pixels: bytes, depth: int) -> bytes:
-    """GIF's LZW: codes of growing width, lowest bit first."""
-    out, buffer, filled = bytearray(), 0, 0
-    for code, width in _find_codes(pixels, depth):
-        buffer |= code << filled
-        filled += width
-        while filled >= _BYTE:
-            out.append(buffer & 0xFF)
-            buffer >>= 8
-            filled -= _BYTE
-    out.append(buffer)
-    return bytes(out)
-
-
-def _find_codes(pixels: bytes, depth: int) -> Iterator[tuple[int, int]]:
-    clear = 1 << depth
-    fresh = {bytes((value,)): value for value in range(clear)}
-    table, width, following, entry = dict(fresh), depth + 1, clear + 2, b""
-    yield clear, width
-    for pixel in pixels:
-        longer = entry + bytes((pixel,))
-        if longer in table:
-            entry = longer
-            continue
-        yield table[entry], width
-        if following == _LARGEST_TABLE:
-            yield clear, width
-            table, width, following = dict(fresh), depth + 1, clear + 2
-        else:
-            table[longer] = following
-            width += following == 1 << width
-            following += 1
-        entry = longer[-1:]
-    yield table[entry], width
-    yield clear + 1, min(_WIDEST, width + (following == 1 << width))
-
-
-def make_picture(name: str, kind: str) -> bytes:
-    """The picture of one swap: a GIF for the type `gif`, a JPEG for any other."""
-    palette = draw_palette(name)
-    if kind == "gif":
-        return encode_gif([draw_cells(name, frame) for frame in range(FRAMES)], palette)
-    return encode_jpeg(draw_cells(name), palette)
+def _encode_pixels(pixels: bytes) -> bytes:
+    codes: list[int] = []
+    for start in range(0, len(pixels), _RUN):
+        codes += [_CLEAR, *pixels[start : start + _RUN]]
+    bits = "".join(f"{code:0{_CODE_BITS}b}" for code in (_END, *reversed(codes)))
+    return _pack(bits.zfill(len(bits) + -len(bits) % 8))[::-1]

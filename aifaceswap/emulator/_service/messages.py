@@ -1,4 +1,4 @@
-"""A request as it enters the emulator, and an answer as it leaves."""
+"""A request as it enters the emulator, and a response as it leaves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen(eq=False)
-class Request:
+class ServerRequest:
     """What was received.
 
     Attributes:
@@ -37,7 +37,7 @@ class Request:
 
 
 @attrs.frozen(eq=False)
-class Answer:
+class ServerResponse:
     """What is sent back.
 
     Attributes:

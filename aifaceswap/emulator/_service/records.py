@@ -9,12 +9,12 @@ import attrs
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from aifaceswap.emulator._service.messages import Request
-    from aifaceswap.emulator._service.state import Swap
+    from aifaceswap.emulator._service.messages import ServerRequest
+    from aifaceswap.emulator._service.state import StoredSwap
     from aifaceswap.emulator.faults import RequestAction
 
-    #: When, what, the answer's status and code, its request id.
-    Entry: TypeAlias = tuple[float, Request, int, str | None, str]
+    #: When, what, the response's status and code, its request id.
+    Entry: TypeAlias = tuple[float, ServerRequest, int, str | None, str]
 
 
 @attrs.frozen
@@ -26,9 +26,9 @@ class RequestRecord:
         method: As received; empty where the request was not HTTP.
         path: Without the query, not decoded.
         query: Not decoded.
-        status: The answer's status; 0 where a `Reset(commit=False)` left none.
-        code: What callers branch on, where the answer is an error.
-        request_id: The answer's `req_…`.
+        status: The response's status; 0 where a `Reset(commit=False)` left none.
+        code: What callers branch on, where the response is an error.
+        request_id: The response's `req_…`.
         idempotency_key: From the header, or None.
         fault: What has struck it, or None.
         headers: As received, in order; they hold the API key and are in no repr.
@@ -55,7 +55,7 @@ class SwapRecord:
     Attributes:
         id: `tsk_…`.
         type: `image` or `gif`.
-        status: As a GET would answer now.
+        status: As a GET would response now.
         source_url: From the creation.
         target_url: From the creation.
         webhook_url: From the creation, or None.
@@ -101,7 +101,7 @@ def describe_request(entry: Entry) -> RequestRecord:
     )
 
 
-def describe_swap(swap: Swap, now: float) -> SwapRecord:
+def describe_swap(swap: StoredSwap, now: float) -> SwapRecord:
     """The record of a swap as it is at `now`."""
     params = swap.params
     return SwapRecord(

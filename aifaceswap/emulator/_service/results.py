@@ -1,4 +1,4 @@
-"""Result pictures behind signed links: who has a valid link may read, in whole or in part."""
+"""Result images behind signed links: who has a valid link may read, in whole or in part."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import attrs
 
 from aifaceswap.emulator._service import ids, images
 from aifaceswap.emulator._service.errors import Problem, Refused, method_not_allowed, not_found
-from aifaceswap.emulator._service.messages import Answer
+from aifaceswap.emulator._service.messages import ServerResponse
 from aifaceswap.emulator._service.schema import read_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aifaceswap.emulator._service.messages import Request
-    from aifaceswap.emulator._service.state import State, Swap
+    from aifaceswap.emulator._service.messages import ServerRequest
+    from aifaceswap.emulator._service.state import ServiceState, StoredSwap
 
 PREFIX = "/results/"
 
@@ -31,15 +31,15 @@ _CONTENT_TYPES = {"gif": "image/gif", "image": "image/jpeg"}
 _SUFFIXES = {"gif": "gif", "image": "jpg"}
 _FORBIDDEN = Problem(403, "forbidden", "This link is not valid, or not any more.")
 
-# Pictures cost milliseconds and are made again from the id at any time.
-_draw = functools.lru_cache(maxsize=64)(images.make_picture)
+# Images cost milliseconds and are made again from the id at any time.
+_draw = functools.lru_cache(maxsize=64)(images.make_image)
 
 
 @attrs.define(eq=False)
-class Results:
-    """Makes links to results, and answers them."""
+class ResultLinks:
+    """Makes links to results, and responses them."""
 
-    state: State
+    state: ServiceState
     ttl: float
     origin: str = ""
     _key: bytes = attrs.field(init=False, repr=False)
@@ -47,13 +47,13 @@ class Results:
     def __attrs_post_init__(self) -> None:
         self._key = ids.digest(self.state.seed, "result links", size=32)
 
-    def find_origin(self, request: Request) -> str:
+    def find_origin(self, request: ServerRequest) -> str:
         """How the client reached the emulator: a container has other names for it than we."""
         host = request.headers.get("Host", "")
         return f"http://{host}" if _HOST.fullmatch(host) else self.origin
 
-    def link(self, swap: Swap, now: float, origin: str | None = None) -> str:
-        """The URL of a finished swap's picture, valid for `ttl` seconds."""
+    def link(self, swap: StoredSwap, now: float, origin: str | None = None) -> str:
+        """The URL of a finished swap's image, valid for `ttl` seconds."""
         path = f"{PREFIX}{swap.id}.{_SUFFIXES[swap.params.type]}"
         expires = math.ceil(now + self.ttl)
         signed = f"{path}?expires={expires}&signature={self._sign(path, str(expires))}"
@@ -62,8 +62,8 @@ class Results:
     def _sign(self, path: str, expires: str) -> str:
         return hmac.digest(self._key, f"{path}?{expires}".encode(), hashlib.sha256).hex()
 
-    def answer(self, request: Request, now: float) -> Answer:
-        """The picture, a part of it, or a refusal.
+    def respond(self, request: ServerRequest, now: float) -> ServerResponse:
+        """The image, a part of it, or a refusal.
 
         Raises:
             Refused: The method, the link or the range is not right.
@@ -76,7 +76,7 @@ class Results:
             raise not_found()
         return serve(swap, request.headers)
 
-    def _check_link(self, request: Request, now: float) -> None:
+    def _check_link(self, request: ServerRequest, now: float) -> None:
         query = read_query(request.query, "expires", "signature")
         expires = query.get("expires", "")
         wanted = self._sign(request.path, expires).encode()
@@ -85,14 +85,14 @@ class Results:
             raise Refused(_FORBIDDEN)
 
 
-def serve(swap: Swap, headers: Mapping[str, str]) -> Answer:
-    """The picture of a finished swap, or the part of it that a Range header asks for.
+def serve(swap: StoredSwap, headers: Mapping[str, str]) -> ServerResponse:
+    """The image of a finished swap, or the part of it that a Range header asks for.
 
     Raises:
         Refused: No byte of it is in the range.
     """
-    picture = _draw(swap.id, swap.params.type)
-    etag = f'"{hashlib.blake2b(picture, digest_size=8).hexdigest()}"'
+    image = _draw(swap.id, swap.params.type)
+    etag = f'"{hashlib.blake2b(image, digest_size=8).hexdigest()}"'
     modified = email.utils.formatdate(swap.finish, usegmt=True)
     common = (
         ("Content-Type", _CONTENT_TYPES[swap.params.type]),
@@ -101,19 +101,19 @@ def serve(swap: Swap, headers: Mapping[str, str]) -> Answer:
         ("Accept-Ranges", "bytes"),
     )
     if headers.get("If-Range", etag) not in {etag, modified}:
-        return Answer(200, common, picture)
-    part = read_range(headers.get("Range"), len(picture))
+        return ServerResponse(200, common, image)
+    part = read_range(headers.get("Range"), len(image))
     if part is None:
-        return Answer(200, common, picture)
-    place = f"bytes {part.start}-{part.stop - 1}/{len(picture)}"
-    return Answer(206, (*common, ("Content-Range", place)), picture[part.start : part.stop])
+        return ServerResponse(200, common, image)
+    place = f"bytes {part.start}-{part.stop - 1}/{len(image)}"
+    return ServerResponse(206, (*common, ("Content-Range", place)), image[part.start : part.stop])
 
 
 def read_range(header: str | None, size: int) -> range | None:
     """The bytes that a Range header asks for; None for all: no single range in bytes.
 
     Raises:
-        Refused: No byte of a picture of `size` bytes is in the range.
+        Refused: No byte of a image of `size` bytes is in the range.
     """
     match = _RANGE.fullmatch((header or "").strip())
     first, last = match.groups() if match else ("", "")

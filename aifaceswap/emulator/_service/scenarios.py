@@ -1,10 +1,10 @@
-"""File names that make the emulator answer with a given error, or give a swap a given life."""
+"""File names that make the emulator return a given error, or give a swap a given life."""
 
 from __future__ import annotations
 
 import attrs
 
-from aifaceswap.emulator import limits
+from aifaceswap.emulator._service import meter
 from aifaceswap.emulator._service.errors import Problem
 
 
@@ -51,11 +51,11 @@ PROBLEMS = {
     "too-large.jpg": Problem(413, "payload_too_large", "The picture is over the size cap."),
     "not-an-image.txt": Problem(415, "unsupported_media_type", "The file is not a picture."),
     "nsfw.jpg": Problem(422, "nsfw_content_detected", "The picture was refused."),
-    "rate-limited.jpg": limits.rate_limited(1),
-    "rate-limited-concurrent.jpg": limits.rate_limited_concurrent(1),
+    "rate-limited.jpg": meter.rate_limited(1),
+    "rate-limited-concurrent.jpg": meter.rate_limited_concurrent(1),
     "internal-error.jpg": Problem(500, "internal_error", "Something went wrong."),
     "disabled.jpg": Problem(
-        503, "api_temporarily_disabled", "The API is switched off for now.", limits.retry_after(1)
+        503, "api_temporarily_disabled", "The API is switched off for now.", meter.retry_after(1)
     ),
 }
 
@@ -72,7 +72,7 @@ def find_problem(urls: tuple[str, ...], now: float) -> Problem | None:
     """The error that the first URL with a magic file name asks for."""
     for name in map(file_name, urls):
         if name == DAILY:
-            return limits.rate_limited_daily(now)
+            return meter.rate_limited_daily(now)
         if name in PROBLEMS:
             return PROBLEMS[name]
     return None

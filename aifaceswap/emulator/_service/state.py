@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from aifaceswap.emulator import limits
 from aifaceswap.emulator._service import ids, scenarios
 from aifaceswap.emulator._service.errors import Problem, Refused, invalid, not_found
+from aifaceswap.emulator._service.meter import Meter, rate_limited_concurrent
 from aifaceswap.emulator._service.schema import are_same
-from aifaceswap.emulator.clock import TICK
+from aifaceswap.emulator._times import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ _INVALID_KEY = Problem(401, "invalid_api_key", "This API key is not a live one."
 
 
 @attrs.define(eq=False)
-class Swap:
+class StoredSwap:
     """One swap: its state at any moment follows from its times.
 
     Attributes:
@@ -45,7 +45,7 @@ class Swap:
 
     id: str
     number: int
-    owner: Account
+    owner: KeyAccount
     params: SwapParams
     key: str | None
     life: scenarios.Life
@@ -89,23 +89,23 @@ class Remembered:
 
 
 @attrs.define(eq=False)
-class Account:
+class KeyAccount:
     """One API key with its own list and its own limits."""
 
     api_key: str = attrs.field(repr=False)
-    meter: limits.Meter
+    meter: Meter
     live: bool = True
-    swaps: list[Swap] = attrs.field(factory=list[Swap], init=False, repr=False)
-    replies: dict[str, Swap | Remembered] = attrs.field(
-        factory=dict[str, "Swap | Remembered"], init=False, repr=False
+    swaps: list[StoredSwap] = attrs.field(factory=list[StoredSwap], init=False, repr=False)
+    replies: dict[str, StoredSwap | Remembered] = attrs.field(
+        factory=dict[str, "StoredSwap | Remembered"], init=False, repr=False
     )
-    unfinished: list[tuple[float, int, Swap]] = attrs.field(
-        factory=list[tuple[float, int, Swap]], init=False, repr=False
+    unfinished: list[tuple[float, int, StoredSwap]] = attrs.field(
+        factory=list[tuple[float, int, StoredSwap]], init=False, repr=False
     )
 
 
 @attrs.define(eq=False)
-class State:
+class ServiceState:
     """Everything the service knows."""
 
     seed: int
@@ -113,22 +113,22 @@ class State:
     duration: float
     spread: float
     credits: float
-    accounts: dict[str, Account] = attrs.field(factory=dict[str, Account], init=False)
-    swaps: list[Swap] = attrs.field(factory=list[Swap], init=False)
-    _by_id: dict[str, Swap] = attrs.field(factory=dict[str, Swap], init=False)
+    accounts: dict[str, KeyAccount] = attrs.field(factory=dict[str, KeyAccount], init=False)
+    swaps: list[StoredSwap] = attrs.field(factory=list[StoredSwap], init=False)
+    _by_id: dict[str, StoredSwap] = attrs.field(factory=dict[str, StoredSwap], init=False)
 
     def add_account(self, api_key: str, own: Limits | None = None) -> None:
         """Make `api_key` a live key, with limits of its own where they are given."""
-        account = self.accounts.setdefault(api_key, Account(api_key, limits.Meter(self.limits)))
+        account = self.accounts.setdefault(api_key, KeyAccount(api_key, Meter(self.limits)))
         account.live = True
         if own is not None:
             account.meter.limits = own
 
-    def find_account(self, header: str | None) -> Account | None:
+    def find_account(self, header: str | None) -> KeyAccount | None:
         """The account that the Authorization header names, if it names one."""
         return self.accounts.get((header or "").partition(" ")[2].strip())
 
-    def authenticate(self, header: str | None) -> Account:
+    def authenticate(self, header: str | None) -> KeyAccount:
         """The account that the Authorization header names.
 
         Raises:
@@ -153,8 +153,8 @@ class State:
                     self.credits += swap.cost
 
     def create(
-        self, account: Account, params: SwapParams, key: str | None, now: float
-    ) -> tuple[Swap, bool]:
+        self, account: KeyAccount, params: SwapParams, key: str | None, now: float
+    ) -> tuple[StoredSwap, bool]:
         """Create a swap, or find the one that its idempotency key created.
 
         Returns:
@@ -174,7 +174,7 @@ class State:
             raise
         return self._add(account, params, key, now), True
 
-    def _check(self, account: Account, params: SwapParams, now: float) -> None:
+    def _check(self, account: KeyAccount, params: SwapParams, now: float) -> None:
         problem = scenarios.find_problem((params.source_url, params.target_url), now)
         if problem is not None:
             raise Refused(problem)
@@ -183,12 +183,14 @@ class State:
         concurrent = account.meter.limits.concurrent
         if concurrent is not None and len(account.unfinished) >= concurrent:
             wait = account.unfinished[0][0] - now
-            raise Refused(limits.rate_limited_concurrent(min(wait, 60.0)))
+            raise Refused(rate_limited_concurrent(min(wait, 60.0)))
 
-    def _add(self, account: Account, params: SwapParams, key: str | None, now: float) -> Swap:
+    def _add(
+        self, account: KeyAccount, params: SwapParams, key: str | None, now: float
+    ) -> StoredSwap:
         number, cost = len(self.swaps), COSTS[params.type]
         life = scenarios.find_life((params.source_url, params.target_url))
-        swap = Swap(
+        swap = StoredSwap(
             id=ids.make_id(self.seed, "tsk", number),
             number=number,
             owner=account,
@@ -199,7 +201,12 @@ class State:
             created=now,
             duration=self._draw_duration(number) * life.pace,
         )
-        self.adopt(swap, unfinished=True)
+        self._by_id[swap.id] = swap
+        self.swaps.append(swap)
+        account.swaps.append(swap)
+        heapq.heappush(account.unfinished, (swap.finish, swap.number, swap))
+        if key is not None:
+            account.replies[key] = swap
         self.credits -= cost
         return swap
 
@@ -208,26 +215,15 @@ class State:
             return self.duration
         return self.duration + self.spread * (2 * ids.fraction(self.seed, "spread", number) - 1)
 
-    def adopt(self, swap: Swap, *, unfinished: bool) -> None:
-        """Take up a swap that is paid for; a failed one is refunded when it is unfinished."""
-        account = swap.owner
-        self.swaps.append(swap)
-        self._by_id[swap.id] = swap
-        account.swaps.append(swap)
-        if unfinished:
-            heapq.heappush(account.unfinished, (swap.finish, swap.number, swap))
-        if swap.key is not None:
-            account.replies[swap.key] = swap
-
-    def find(self, swap_id: str) -> Swap | None:
+    def find(self, swap_id: str) -> StoredSwap | None:
         """The swap with this id, whoever owns it."""
         return self._by_id.get(swap_id)
 
-    def get(self, account: Account, swap_id: str) -> Swap:
+    def get(self, account: KeyAccount, swap_id: str) -> StoredSwap:
         """One swap of the account.
 
         Raises:
-            Refused: There is none; another key's swap answers like a missing one.
+            Refused: There is none; another key's swap responses like a missing one.
         """
         swap = self._by_id.get(swap_id)
         if swap is None or swap.owner is not account:
@@ -235,8 +231,8 @@ class State:
         return swap
 
     def page(
-        self, account: Account, limit: int, cursor: str | None
-    ) -> tuple[list[Swap], str | None]:
+        self, account: KeyAccount, limit: int, cursor: str | None
+    ) -> tuple[list[StoredSwap], str | None]:
         """Swaps of the account, newest first, and the cursor of the next page.
 
         Raises:
@@ -244,14 +240,14 @@ class State:
         """
         end = len(account.swaps) if cursor is None else self._read_cursor(account, cursor)
         start = max(0, end - limit)
-        page: Sequence[Swap] = account.swaps[start:end]
+        page: Sequence[StoredSwap] = account.swaps[start:end]
         return list(reversed(page)), self._make_cursor(account, start) if start else None
 
-    def _make_cursor(self, account: Account, end: int) -> str:
+    def _make_cursor(self, account: KeyAccount, end: int) -> str:
         check = ids.digest(self.seed, f"cursor/{account.api_key}", end, 6)
         return base64.urlsafe_b64encode(b"%d.%s" % (end, check.hex().encode())).decode().rstrip("=")
 
-    def _read_cursor(self, account: Account, cursor: str) -> int:
+    def _read_cursor(self, account: KeyAccount, cursor: str) -> int:
         end = _decode_cursor(cursor)
         if not 0 < end <= len(account.swaps) or self._make_cursor(account, end) != cursor:
             raise invalid("cursor: is not a next_cursor of this list.")
@@ -266,7 +262,7 @@ def _decode_cursor(cursor: str) -> int:
         return 0
 
 
-def _replay(earlier: Swap | Remembered, params: SwapParams) -> Swap:
+def _replay(earlier: StoredSwap | Remembered, params: SwapParams) -> StoredSwap:
     if not are_same(earlier.params, params):
         raise Refused(_CONFLICT)
     if isinstance(earlier, Remembered):

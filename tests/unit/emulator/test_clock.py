@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from aifaceswap.emulator import RealClock, VirtualClock
-from aifaceswap.emulator.clock import iso
+from aifaceswap.emulator._times import iso
 from support.virtual_time import run_virtual
 
 if TYPE_CHECKING:

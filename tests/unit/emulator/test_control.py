@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 from typing import Any
 
-import aiohttp
 import pytest
 
 from aifaceswap.emulator import Emulator, Fault, RealClock, VirtualClock, faults
@@ -175,28 +173,6 @@ async def test_reset_takes_settings(emulator: Emulator) -> None:
     assert (emulator.balance, emulator.faults) == (1000, ())
 
 
-async def test_the_state_goes_down_and_up(emulator: Emulator) -> None:
-    """What GET gives PUT takes, also where it is larger than any body of the API may be."""
-    async with aiohttp.ClientSession(f"{emulator.origin}/_emulator/") as http:
-        big = {"a": "x" * 1_000_000}
-        await create(emulator, metadata=big)
-        await create(emulator, metadata=big)
-        async with http.get("state") as answer:
-            state = await answer.read()
-        assert len(state) > 2_000_000
-        emulator.reset()
-        async with http.put("state", data=io.BytesIO(state)) as answer:
-            assert answer.status == 200
-        assert [swap.metadata for swap in emulator.swaps] == [big, big]
-
-        damaged = io.BytesIO(state.replace(b'"image"', b'"film"', 1))
-        async with http.put("state", data=damaged) as answer:
-            message = (await answer.json())["error"]["message"]
-        assert message.startswith("The body, line ")
-        assert message.endswith("swaps[0].type: must be 'image' or 'gif'")
-        assert len(emulator.swaps) == 2
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body", "wanted"),
     [
@@ -208,18 +184,16 @@ async def test_the_state_goes_down_and_up(emulator: Emulator) -> None:
         ("DELETE", "faults/x", b"", (404, "There is no 'x' here.")),
         ("DELETE", "keys/x", b"", (404, "There is no 'x' here.")),
         ("POST", "deliveries/x/redeliver", b"", (404, "There is no 'x' here.")),
-        ("POST", "advance", b"", (400, "The body, line 1: is no JSON: Expecting value")),
-        ("POST", "advance", b"{\n}", (400, "The body, line 1: seconds: is missing")),
+        ("POST", "advance", b"", (400, "The body: must be JSON: Expecting")),
+        ("POST", "advance", b"{\n}", (400, "The body: seconds: is missing")),
         ("POST", "advance", b'{"seconds": -1}', (400, "seconds must be at least 0 and at most")),
-        ("POST", "advance", b'{"seconds": "1"}', (400, "The body, line 1: seconds: must be a n")),
+        ("POST", "advance", b'{"seconds": "1"}', (400, "The body: seconds: must be a n")),
         ("POST", "credits", b'{"add": -1}', (400, "credits must be at least 0, not -1")),
-        ("POST", "keys", b'{"api_key": ""}', (400, "The body, line 1: api_key: must be visible")),
-        ("POST", "keys", b'{"api_key": "a", "limits": 7}', (400, "The body, line 1: limits: must")),
-        ("POST", "faults", b'{"match": "x", "do": "drop"}', (400, "The body, line 1: match: must")),
+        ("POST", "keys", b'{"api_key": ""}', (400, "The body: api_key: must be visible")),
+        ("POST", "keys", b'{"api_key": "a", "limits": 7}', (400, "The body: limits: must")),
+        ("POST", "faults", b'{"match": "x", "do": "drop"}', (400, "The body: match: must")),
         ("POST", "reset", b'{"credits": -1}', (400, "credits must be at least 0, not -1")),
-        ("POST", "reset", b'{\n"faults": [{}]}', (400, "The body, line 2: faults[0].match: is m")),
-        ("PUT", "state", b"{}", (400, "The body, line 1: version: is missing")),
-        ("PUT", "state", b"\xff", (400, "The body, line 1: is not UTF-8")),
+        ("POST", "reset", b'{\n"faults": [{}]}', (400, "The body: faults[0].match: is m")),
         ("GET", "requests?limit=0", b"", (400, "limit: must be an integer from 1 to 10000.")),
         ("GET", "requests?limit=%C2%B2", b"", (400, "limit: must be an integer from 1 to 10000.")),
         ("POST", "advance", b"x" * 1_100_000, (413, "The body is too large.")),

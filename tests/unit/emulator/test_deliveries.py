@@ -148,7 +148,7 @@ async def test_a_replayed_creation_is_delivered_once() -> None:
 
 
 async def test_deliveries_are_made_in_the_order_of_their_ends() -> None:
-    """An earlier end wakes the courier that slept for a later one."""
+    """An earlier end wakes the sender that slept for a later one."""
     async with (
         Receiver().serve() as receiver,
         Emulator(clock=VirtualClock(), deliver_to=receiver.origin) as emulator,

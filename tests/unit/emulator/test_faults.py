@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aifaceswap import AsyncClient, InsufficientCreditsError
-from aifaceswap.emulator import Emulator, Fault, Limits, RealClock, VirtualClock, faults
+from aifaceswap.emulator import Emulator, Fault, Limits, RealClock, VirtualClock, _actions, faults
 from aifaceswap.emulator._server.broken_responses import _reset
-from aifaceswap.emulator._service.fault_injector import Injector
+from aifaceswap.emulator._service.fault_injector import FaultInjector
 from support.emulator_wire import BODY, JSON_TYPE, connected, creation, exchange, raw
 from support.emulator_world import SWAP
 from support.virtual_time import run_virtual
@@ -412,7 +412,7 @@ def test_draws_depend_on_seed_and_order_alone(
     """Two injectors of one seed agree on every request, one of another's matches regardless."""
 
     def run(others: int) -> list[Action | None]:
-        injector = Injector(seed)
+        injector = FaultInjector(seed)
         for place, rate in enumerate(rates):
             injector.add(Fault("GET *", faults.Status(500 + place), rate=rate))
         found: list[Action | None] = []
@@ -468,7 +468,7 @@ async def test_what_is_no_fault_cannot_be_added() -> None:
 )
 def test_matches(match: str, method: str, path: str, fits: bool) -> None:
     """Method and path, a star for anything; nothing else has a meaning."""
-    injector = Injector(0)
+    injector = FaultInjector(0)
     injector.add(Fault(match, faults.Close()))
 
     assert (injector.strike_request(method, path) is not None) == fits
@@ -520,7 +520,7 @@ def test_every_action_is_a_frozen_value_of_some_use() -> None:
     """Each has a name in files and stands in exactly the unions that say where it may strike."""
     assert len(faults.ACTIONS) == 15
     for name, action in faults.ACTIONS.items():
-        assert name == faults.name_of(action)
+        assert name == _actions.name_of(action)
         assert attrs.has(action)
         assert action.__doc__
 

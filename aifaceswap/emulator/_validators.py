@@ -55,7 +55,7 @@ def require_number(name: str, value: object) -> float:
     return value
 
 
-def whole(*, least: int, most: int | None = None, optional: bool = False) -> Validator:
+def integer(*, least: int, most: int | None = None, optional: bool = False) -> Validator:
     """A validator for an int from `least` to `most`."""
     wanted = f"at least {least}" if most is None else f"from {least} to {most}"
 
