@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
+import aifaceswap.bulk
+import aifaceswap.emulator
+import aifaceswap.sync
 
 HEAD = """
 import asyncio
@@ -28,38 +28,45 @@ FACES = {
 LOOP_SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
 
 
+pytest_plugins = ["pytester"]
+
+# Loaded before the runs in this process, each of which forgets what it has imported.
+LOADED = (aifaceswap.sync, aifaceswap.bulk, aifaceswap.emulator)
+
+
 class World:
     """A folder with somebody's tests."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._pytester = pytester
+        self._monkeypatch = monkeypatch
         # Nothing of this project's own settings.
-        (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+        pytester.makeini("[pytest]\nfilterwarnings = error\n")
 
-    def run(self, tests: str, *options: str, only: str = "aifaceswap.pytest_plugin") -> str:
+    def run(
+        self,
+        tests: str,
+        *options: str,
+        only: str = "aifaceswap.pytest_plugin",
+        process: bool = False,
+    ) -> str:
         """What pytest prints of these tests, with this plugin alone or else all that it finds."""
-        (self._folder / "test_shop.py").write_text(tests)
+        self._pytester.makepyfile(test_shop=tests)
+        self._monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", only)
         plugin = ["-p", only] if only else []
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugin, *options],
-            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": only},
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-        return done.stdout + done.stderr
+        run = self._pytester.runpytest_subprocess if process else self._pytester.runpytest_inprocess
+        done = run("-p", "no:cacheprovider", *plugin, *options)
+        return f"{done.stdout.str()}\n{done.stderr.str()}"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(pytester, monkeypatch)
 
 
 def counts(output: str) -> dict[str, int]:
     """How many tests had which end."""
-    last = output.strip().splitlines()[-1]
+    last = [line for line in output.splitlines() if line.endswith("s ==") or " in " in line][-1]
     return {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|error)", last)}
 
 
@@ -251,13 +258,15 @@ def test_shop(aifaceswap_sync_client, aifaceswap_emulator, number):
     assert len(aifaceswap_emulator.swaps) == 1
 """,
         *("-p", "xdist", "-n2"),
+        process=True,
     )
     assert counts(output) == {"passed": 12}, output
 
 
 def test_it_is_light_until_it_is_used(world: World) -> None:
     """Neither aiohttp nor the emulator is loaded for those who have no use for them."""
-    output = world.run("""
+    output = world.run(
+        """
 import sys
 
 def test_nothing():
@@ -265,11 +274,13 @@ def test_nothing():
     light = {"aifaceswap", "aifaceswap._limits", "aifaceswap._version", "aifaceswap.pytest_plugin"}
     assert ours == light
     assert not {"aiohttp", "anyio", "attrs", "cattrs"} & sys.modules.keys()
-""")
+""",
+        process=True,
+    )
     assert counts(output) == {"passed": 1}, output
 
 
 def test_pytest_finds_it(world: World) -> None:
     """It is there once the package is installed, and tells its marker."""
-    output = world.run("", "--markers", *LOOP_SCOPE, only="")
+    output = world.run("", "--markers", *LOOP_SCOPE, only="", process=True)
     assert "@pytest.mark.aifaceswap(faults=..., credits=..., limits=..., duration=..., " in output
