@@ -205,8 +205,8 @@ async def test_it_is_closed_also_for_those_who_are_cancelled(tmp_path: Path) -> 
     with anyio.CancelScope() as scope:
         scope.cancel()
         await journal.close()
-    async with opened(tmp_path / "run.sqlite"):
-        pass
+    async with opened(tmp_path / "run.sqlite") as again:
+        assert await again.counts() == {}
 
 
 async def test_it_is_closed_behind_those_who_wait_to_write(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ async def test_who_never_waits_takes_what_is_free() -> None:
         await asyncio.sleep(0)
         await client.swaps.create(**URLS)
         poll.cancel()
+        assert len(server.requests) == 1
 
 
 async def test_refused_calls_leave_no_queue_behind() -> None:

@@ -93,6 +93,7 @@ def test_a_client_that_was_closed_opens_again() -> None:
             await client.aclose()
             await client.me()
             await client.aclose()
+            assert len(emulator.requests) == 2
 
     asyncio.run(main())
 
