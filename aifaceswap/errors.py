@@ -62,6 +62,10 @@ def short_repr(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+def _field_message(field: str, value: object, reason: str) -> str:
+    return f"{field} {reason}; got {short_repr(value)}"
+
+
 class AIFaceSwapError(Exception):
     """The base of every error of this package.
 
@@ -98,6 +102,11 @@ class ConfigurationError(AIFaceSwapError):
         super().__init__(message)
         self.field = field
 
+    @classmethod
+    def for_field(cls, field: str, value: object, reason: str) -> Self:
+        """Build the usual message, as `InvalidRequestError.for_field` does."""
+        return cls(_field_message(field, value, reason), field=field)
+
 
 class InvalidRequestError(AIFaceSwapError, ValueError):
     """An argument is wrong; nothing was sent.
@@ -127,17 +136,17 @@ class InvalidRequestError(AIFaceSwapError, ValueError):
 
     @classmethod
     def for_field(cls, field: str, value: object, reason: str) -> Self:
-        """The error in its usual words.
+        """Build the usual message: ``"limit must be 1 or more; got 0"``.
 
         Args:
             field: The name of the argument.
-            value: What was given; a long one is shown cut.
-            reason: What is wrong with it and what would be right: the end of a sentence.
+            value: The rejected value; a long one is truncated in the message.
+            reason: What the argument must be, e.g. ``"must be 1 or more"``.
 
         Returns:
-            The error, to be raised.
+            The error, ready to raise.
         """
-        return cls(f"{field}: {short_repr(value)} {reason}", field=field, value=value)
+        return cls(_field_message(field, value, reason), field=field, value=value)
 
 
 class APIConnectionError(AIFaceSwapError):

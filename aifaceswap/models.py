@@ -58,7 +58,7 @@ def _swap_type(value: SwapType | str) -> SwapType:
     try:
         return SwapType(value)
     except ValueError:
-        raise InvalidRequestError.for_field("type", value, 'is neither "image" nor "gif"') from None
+        raise InvalidRequestError.for_field("type", value, 'must be "image" or "gif"') from None
 
 
 def _face_index(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -66,13 +66,13 @@ def _face_index(_: object, attribute: attrs.Attribute[Any], value: object) -> No
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InvalidRequestError.for_field(
-            attribute.name, value, "is not a whole number from 0 up"
+            attribute.name, value, "must be a whole number, 0 or more"
         )
 
 
 def _optional_bool(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, bool):
-        raise InvalidRequestError.for_field(attribute.name, value, "is neither True nor False")
+        raise InvalidRequestError.for_field(attribute.name, value, "must be True or False")
 
 
 def _metadata(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -82,18 +82,16 @@ def _metadata(value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 def _json_object(value: object) -> dict[str, Any]:
     """A copy, as JSON says it: what the caller changes later has no part in it."""
     if not isinstance(value, Mapping):
-        raise InvalidRequestError.for_field(
-            "metadata", value, "is not a mapping with strings as keys"
-        )
+        raise InvalidRequestError.for_field("metadata", value, "must be a mapping with string keys")
     given = cast("Mapping[object, object]", value)
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(given), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        fault = f"cannot be written as JSON: {error}"
-        raise InvalidRequestError.for_field("metadata", given, fault) from None
+        reason = f"must be JSON serializable ({error})"
+        raise InvalidRequestError.for_field("metadata", given, reason) from None
     if not all(isinstance(key, str) for key in _keys(given)):
         raise InvalidRequestError.for_field(
-            "metadata", given, "has keys in it that are not strings"
+            "metadata", given, "must have only string keys, at every level"
         )
     return copy
 

@@ -152,7 +152,7 @@ def any_request(
     """
     method = _validation.method(method)
     if json is not None and content is not None:
-        raise InvalidRequestError.for_field("content", content, "cannot be sent together with json")
+        raise InvalidRequestError.for_field("content", content, "must not be combined with json")
     sent = _validation.headers(headers or {})
     if json is not None:
         content = _json_body(json, "json", json)
@@ -171,8 +171,8 @@ def _json_body(body: object, field: str, value: object) -> bytes:
     try:
         return codec.dumps(body)
     except (TypeError, ValueError) as error:
-        fault = f"cannot be written as JSON: {error}"
-        raise InvalidRequestError.for_field(field, value, fault) from None
+        reason = f"must be JSON serializable ({error})"
+        raise InvalidRequestError.for_field(field, value, reason) from None
 
 
 def _key(given: str | None) -> str:

@@ -53,7 +53,9 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     try:
         target = Path(path)
     except TypeError:
-        raise InvalidRequestError.for_field("path", path, "is no path") from None
+        raise InvalidRequestError.for_field(
+            "path", path, "must be a path: a str or a PathLike"
+        ) from None
     if fault := _target_fault(target):
         raise InvalidRequestError.for_field("path", str(path), fault)
     return target
@@ -62,15 +64,15 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 def _target_fault(target: Path) -> str | None:
     try:
         if not target.name or target.is_dir():
-            return "is a folder; name a file in it"
+            return "must name a file, not a folder"
         if not target.parent.is_dir():
-            return "is in a folder that does not exist"
+            return "must be in a folder that exists"
         if target.exists() and not target.is_file():
-            return "is a device or the like, not a file"
+            return "must be a regular file"
         if not os.access(target.parent, os.W_OK):
-            return "is in a folder that cannot be written to"
+            return "must be in a folder that can be written to"
     except (OSError, ValueError) as error:
-        return f"cannot be a file ({error})"
+        return f"must be a valid file name ({error})"
     return None
 
 
@@ -100,7 +102,7 @@ def _result_url(swap: Swap) -> str:
     if swap.has_failed:
         raise SwapFailedError.of(swap)
     if not swap.result_url:
-        reason = f"has no result yet ({swap.status}); wait for it first"
+        reason = f"must have a result (its status is {swap.status}; wait for it first)"
         raise InvalidRequestError.for_field("swap", swap.id, reason)
     return swap.result_url
 

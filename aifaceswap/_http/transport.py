@@ -274,7 +274,7 @@ class Transport:
         if self._injected is None:
             return self._sessions.current()
         if self._injected.closed:
-            text = "session: the given aiohttp session is closed"
+            text = "session must be open; the given aiohttp session is closed"
             raise ConfigurationError(text, field="session")
         return self._injected
 

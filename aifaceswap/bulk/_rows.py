@@ -116,8 +116,8 @@ def _as_request(request: object) -> SwapRequest:
     try:
         return SwapRequest(**request)  # type: ignore[arg-type]
     except TypeError as error:
-        fault = f"is no swap request: {error}"
-        raise InvalidRequestError.for_field("requests", request, fault) from None
+        reason = f"must yield SwapRequest values or mappings of its fields ({error})"
+        raise InvalidRequestError.for_field("requests", request, reason) from None
 
 
 async def _each(requests: Requests) -> AsyncGenerator[object]:

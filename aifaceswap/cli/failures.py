@@ -231,9 +231,12 @@ def describe(error: Failure) -> str:
     """
     if isinstance(error, APIStatusError):
         return f"{error.message} ({' '.join(str(x) for x in (error.status, error.code) if x)})"
+    if isinstance(error, ConfigurationError | InvalidRequestError):
+        named = error.message.startswith(error.field)
+        field = ARGUMENTS.get(error.field, error.field) if named else ""
+        return f"{field}{error.message.removeprefix(error.field)}"
     if isinstance(error, AIFaceSwapError):
-        field, colon, fault = error.message.partition(": ")
-        return f"{ARGUMENTS.get(field, field)}{colon}{fault}"
+        return error.message
     return f"{error.filename or 'output'}: {error.strerror or error}"
 
 

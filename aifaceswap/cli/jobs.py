@@ -305,7 +305,7 @@ def check_output(path: Path) -> Path:
     """
     if str(path) == "-":
         raise InvalidRequestError.for_field(
-            "path", "-", "is no file; stdout is for the swap itself"
+            "path", "-", "must name a file: stdout carries the swap's JSON"
         )
     return check_target(path)
 

@@ -174,5 +174,5 @@ async def test_a_folder_that_cannot_be_written_to_is_refused(
     unwritable: Path, client: AsyncClient
 ) -> None:
     """Before anything is sent."""
-    with pytest.raises(InvalidRequestError, match="is in a folder that cannot be written to"):
+    with pytest.raises(InvalidRequestError, match="must be in a folder that can be written to"):
         await client.swaps.download("tsk_1", unwritable / "r.jpg")

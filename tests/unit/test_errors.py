@@ -229,15 +229,15 @@ def test_str_of_a_refusal(error: APIStatusError, words: str) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("x" * 300, "f: '" + "x" * 199 + "… is long"),
-        (10**5000, "f: <int> is long"),
-        ("y", "f: 'y' is long"),
+        ("x" * 300, "f must be short; got '" + "x" * 199 + "…"),
+        (10**5000, "f must be short; got <int>"),
+        ("y", "f must be short; got 'y'"),
     ],
     ids=["long", "without a repr", "short"],
 )
 def test_a_refused_value_is_shown(value: object, words: str) -> None:
     """The message shows the value, as far as one line can; the error carries it whole."""
-    error = InvalidRequestError.for_field("f", value, "is long")
+    error = InvalidRequestError.for_field("f", value, "must be short")
 
     assert words == str(error)
     assert ("f", value) == (error.field, error.value)

@@ -223,11 +223,11 @@ def _read_cell(column: str, cell: str) -> Any:
     _check_encoding(column, cell)
     if column == "target_face_index":
         if not _WHOLE.fullmatch(cell):
-            raise InvalidRequestError.for_field(column, cell, "is not a whole number from 0 up")
+            raise InvalidRequestError.for_field(column, cell, "must be a whole number, 0 or more")
         return int(cell)
     if column == "enable_face_enhancer":
         if cell.lower() not in _TRUTHS:
-            raise InvalidRequestError.for_field(column, cell, "is neither true nor false")
+            raise InvalidRequestError.for_field(column, cell, "must be true or false")
         return _TRUTHS[cell.lower()]
     return _read_json(column, cell) if column == "metadata" else cell
 

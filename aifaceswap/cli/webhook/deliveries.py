@@ -207,7 +207,7 @@ def _read_keys(path: Path) -> list[str]:
     try:
         return [_validation.api_key(key) for key in keys or [""]]
     except ConfigurationError as error:
-        fault = "holds no key" if not keys else error.message.partition(": ")[2]
+        fault = "holds no key" if not keys else error.message
         message = f"--key-file: {rendering.printable(path)}: {fault}"
         raise CommandError(message, "give a file with one key a line, and nothing else") from None
 

@@ -159,10 +159,10 @@ def test_rows_from_stdin(service: Emulator) -> None:
 WRONG = [
     (
         f"http://example.com/x,{FACE},,",
-        ", source_url: 'http://example.com/x' is not an https:// URL",
+        ", source_url must be a public https:// URL; got 'http://example.com/x'",
     ),
     (f"{FACE},,,", ", target_url: is missing"),
-    (f"{FACE},{TARGET},x,", ", target_face_index: 'x' is not a whole number from 0 up"),
+    (f"{FACE},{TARGET},x,", ", target_face_index must be a whole number, 0 or more; got 'x'"),
     (f"{FACE},{TARGET},,[1]", ", metadata: is no JSON object"),
     (f'{FACE},"{TARGET}"x,,', ": is no CSV: ',' expected after '\"'"),
     (f"{FACE},{TARGET},,,,7", ": has 6 cells, but there are 4 columns"),

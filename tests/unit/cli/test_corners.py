@@ -47,7 +47,7 @@ def test_metadata_that_is_no_object_is_refused(metadata: str, command: Command) 
     ("text", "words"),
     [
         ("x" * 200_000 + "\n", "field larger than field limit"),
-        (f"source_url,target_url,enable_face_enhancer\n{FACE},{TARGET},maybe\n", "neither true"),
+        (f"source_url,target_url,enable_face_enhancer\n{FACE},{TARGET},maybe\n", "must be true"),
         (f"source_url,target_url,metadata\n{FACE},{TARGET},{'[' * 100_000}\n", "is no JSON"),
         (f"source_url,target_url,metadata\n{FACE},{TARGET},{'9' * 5000}\n", "is no JSON"),
     ],

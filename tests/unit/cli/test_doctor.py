@@ -153,10 +153,10 @@ def test_a_key_that_is_not_accepted(examine: Command, service: Emulator, key: st
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://example.com/api/v1", "is not https"),
-        ("example.com/api/v1", "is not an absolute URL"),
+        ("http://example.com/api/v1", "must be https"),
+        ("example.com/api/v1", "must be an absolute URL"),
         ("https://user:pass9@example.com/api/v1", "user name"),
-        ("https://[::1/api/v1", "malformed"),
+        ("https://[::1/api/v1", "must be a valid URL"),
     ],
 )
 def test_a_base_url_that_is_none(examine: Command, url: str, said: str) -> None:

@@ -132,7 +132,7 @@ def test_a_base_url_without_tls(command: Command, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AIFACESWAP_BASE_URL", "http://example.com/api/v1")
     outcome = command("me")
     assert outcome.code == 1
-    assert outcome.err.startswith("Error: AIFACESWAP_BASE_URL: 'http://example.com/api/v1' is not")
+    assert outcome.err.startswith("Error: AIFACESWAP_BASE_URL must be https")
     assert "unset it" in outcome.next
 
 
@@ -140,24 +140,24 @@ def test_a_base_url_without_tls(command: Command, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("run", "http://example.com/face.jpg", TARGET), "SOURCE: "),
-        (("run", FACE, "https://localhost/x.jpg"), "TARGET: "),
-        (("run", FACE, TARGET, "--webhook-url", "x"), "--webhook-url: "),
-        (("run", FACE, TARGET, "--idempotency-key", "a b"), "--idempotency-key: "),
-        (("run", FACE, TARGET, "--metadata", '{"a": NaN}'), "--metadata: "),
+        (("run", "http://example.com/face.jpg", TARGET), "SOURCE must "),
+        (("run", FACE, "https://localhost/x.jpg"), "TARGET must "),
+        (("run", FACE, TARGET, "--webhook-url", "x"), "--webhook-url must "),
+        (("run", FACE, TARGET, "--idempotency-key", "a b"), "--idempotency-key must "),
+        (("run", FACE, TARGET, "--metadata", '{"a": NaN}'), "--metadata must "),
         (("run", FACE, TARGET, "--metadata", "[1]"), "'--metadata': "),
         (("run", FACE, TARGET, "--face-index", "-1"), "'--face-index': "),
         (("run", FACE, TARGET, "--type", "mp4"), "'--type': "),
         (("run", FACE, TARGET, "--timeout", "inf"), "'--timeout': "),
         (("run", FACE, TARGET, "--timeout", "0"), "'--timeout': "),
-        (("run", FACE, TARGET, "--output", "-"), "--output: "),
-        (("run", FACE, TARGET, "--output", "/"), "--output: "),
-        (("run", FACE, TARGET, "--output", "/no/such/folder/x.jpg"), "--output: "),
+        (("run", FACE, TARGET, "--output", "-"), "--output must "),
+        (("run", FACE, TARGET, "--output", "/"), "--output must "),
+        (("run", FACE, TARGET, "--output", "/no/such/folder/x.jpg"), "--output must "),
         (("run", FACE), "'TARGET'"),
-        (("get", "../me"), "ID: "),
-        (("wait", ""), "ID: "),
+        (("get", "../me"), "ID must "),
+        (("wait", ""), "ID must "),
         (("list", "--limit", "101"), "'--limit': "),
-        (("list", "--cursor", ""), "--cursor: "),
+        (("list", "--cursor", ""), "--cursor must "),
         (("dance",), "'dance'"),
         (("--emulator",), "command"),
         (("emulator", "--port", "70000"), "'--port': "),
@@ -224,7 +224,7 @@ def test_output_to_a_device(command: Command, service: Emulator, tmp_path: Path)
     os.mkfifo(tmp_path / "pipe")
     outcome = command("run", FACE, TARGET, "--output", str(tmp_path / "pipe"))
     assert outcome.code == 2
-    assert "a device or the like" in outcome.err
+    assert "--output must be a regular file; got" in outcome.err
     assert service.requests == ()
 
 

@@ -569,7 +569,7 @@ def test_every_reason_has_advice() -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "holds no key"), (b"\n \n", "holds no key"), (b"good\nsec ret\n", "position 3")],
+    [(b"", "holds no key"), (b"\n \n", "holds no key"), (b"good\nsec ret\n", "position 3 is not")],
 )
 def test_a_file_without_keys(command: Command, example: Path, content: bytes, said: str) -> None:
     """A file of keys that is none is named; what is in it is not shown."""

@@ -276,7 +276,7 @@ async def test_a_swap_without_a_result_is_an_error_that_says_what_to_do(
 ) -> None:
     """Unfinished: wait; failed: it says why; missing: not found."""
     queued = await client.swaps.create(**URLS)
-    with pytest.raises(InvalidRequestError, match="has no result yet"):
+    with pytest.raises(InvalidRequestError, match="must have a result"):
         await client.swaps.download(queued, tmp_path / "r.jpg")
     failed = await client.swaps.create(**{**URLS, "source_url": "https://example.com/fails.jpg"})
     await asyncio.sleep(40)
