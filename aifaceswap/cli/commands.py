@@ -1,4 +1,4 @@
-"""The commands and their options. What they do is in `jobs`, which loads the client."""
+"""The commands and their options. What they do is in `swaps` and `serve`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import click
 
 from aifaceswap._version import __version__
 from aifaceswap.cli.bulk.commands import bulk
-from aifaceswap.cli.context import PROGRAM, Session
+from aifaceswap.cli.context import PROGRAM, CommandContext
 from aifaceswap.cli.options import (
-    Finite,
+    FiniteFloat,
     Function,
     json_option,
     metadata_option,
-    point_to_the_service,
+    suggest_real_service,
 )
 from aifaceswap.cli.webhook.commands import webhook
 
@@ -50,17 +50,17 @@ def run_command(arguments: Sequence[str]) -> int:
         The exit code.
     """
     _prepare_streams()
-    session = Session(arguments)
+    context = CommandContext(arguments)
     try:
         code = cli.main(
-            list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False, obj=session
+            list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False, obj=context
         )
     except SystemExit:
         raise
     except BaseException as error:
         from aifaceswap.cli.failures import report
 
-        return report(error, session)
+        return report(error, context)
     finally:
         _drop_unwritable()
     return code or 0
@@ -86,7 +86,7 @@ def _drop_unwritable() -> None:
 def _timeout_option(function: Function) -> Function:
     return click.option(
         "--timeout",
-        type=Finite(min=0, min_open=True),
+        type=FiniteFloat(min=0, min_open=True),
         default=300.0,
         show_default=True,
         metavar="SECONDS",
@@ -154,9 +154,9 @@ def cli(ctx: click.Context, emulator: bool) -> None:
 
     Data goes to stdout, as a table on a terminal and as JSON elsewhere; all else to stderr.
     """
-    session = ctx.ensure_object(Session)
-    session.emulated = emulator
-    session.command = ctx.invoked_subcommand or ""
+    context = ctx.ensure_object(CommandContext)
+    context.emulated = emulator
+    context.command = ctx.invoked_subcommand or ""
 
 
 @cli.command()
@@ -165,43 +165,43 @@ def cli(ctx: click.Context, emulator: bool) -> None:
 @_timeout_option
 @json_option
 @click.pass_obj
-def run(session: Session, /, output: Path | None, timeout: float, **swap: Any) -> None:
+def run(context: CommandContext, /, output: Path | None, timeout: float, **swap: Any) -> None:
     """Create a swap, wait for its end and save the result.
 
     The face in SOURCE is put into TARGET; both are public https URLs.
     """
-    from aifaceswap.cli import jobs
+    from aifaceswap.cli import runtime, swaps
 
-    order = jobs.make_order(swap, output=output, timeout=timeout)
-    jobs.start(lambda: jobs.run(session, order))
-    point_to_the_service(session)
+    arguments = swaps.read_swap_arguments(swap, output=output, timeout=timeout)
+    runtime.run_job(lambda: swaps.run(context, arguments))
+    suggest_real_service(context)
 
 
 @cli.command()
 @_swap_options
 @json_option
 @click.pass_obj
-def create(session: Session, /, **swap: Any) -> None:
+def create(context: CommandContext, /, **swap: Any) -> None:
     """Create a swap and return at once.
 
     The face in SOURCE is put into TARGET; both are public https URLs.
     """
-    from aifaceswap.cli import jobs
+    from aifaceswap.cli import runtime, swaps
 
-    order = jobs.make_order(swap)
-    jobs.start(lambda: jobs.create(session, order))
-    point_to_the_service(session)
+    arguments = swaps.read_swap_arguments(swap)
+    runtime.run_job(lambda: swaps.create(context, arguments))
+    suggest_real_service(context)
 
 
 @cli.command()
 @click.argument("swap_id", metavar="ID")
 @json_option
 @click.pass_obj
-def get(session: Session, swap_id: str) -> None:
+def get(context: CommandContext, swap_id: str) -> None:
     """Show how a swap is now."""
-    from aifaceswap.cli import jobs
+    from aifaceswap.cli import runtime, swaps
 
-    jobs.start(lambda: jobs.get(session, swap_id))
+    runtime.run_job(lambda: swaps.get(context, swap_id))
 
 
 @cli.command()
@@ -209,11 +209,11 @@ def get(session: Session, swap_id: str) -> None:
 @_timeout_option
 @json_option
 @click.pass_obj
-def wait(session: Session, swap_id: str, timeout: float) -> None:
+def wait(context: CommandContext, swap_id: str, timeout: float) -> None:
     """Wait for the end of a swap."""
-    from aifaceswap.cli import jobs
+    from aifaceswap.cli import runtime, swaps
 
-    jobs.start(lambda: jobs.wait(session, swap_id, timeout))
+    runtime.run_job(lambda: swaps.wait(context, swap_id, timeout))
 
 
 @cli.command("list")
@@ -229,11 +229,11 @@ def wait(session: Session, swap_id: str, timeout: float) -> None:
 @click.option("--all", "every", is_flag=True, help="Show every page from there on.")
 @json_option
 @click.pass_obj
-def list_swaps(session: Session, limit: int, cursor: str | None, every: bool) -> None:
+def list_swaps(context: CommandContext, limit: int, cursor: str | None, every: bool) -> None:
     """List the key's swaps, newest first; as JSON, one swap a line."""
-    from aifaceswap.cli import jobs
+    from aifaceswap.cli import runtime, swaps
 
-    jobs.start(lambda: jobs.list_swaps(session, limit, cursor, every=every))
+    runtime.run_job(lambda: swaps.list_swaps(context, limit, cursor, every=every))
 
 
 @cli.command()
@@ -241,38 +241,38 @@ def list_swaps(session: Session, limit: int, cursor: str | None, every: bool) ->
 @_output_option("Save it here; a file that exists is replaced. Default: ID and its extension.")
 @json_option
 @click.pass_obj
-def download(session: Session, swap_id: str, output: Path | None) -> None:
+def download(context: CommandContext, swap_id: str, output: Path | None) -> None:
     """Save the result of a swap that is done."""
-    from aifaceswap.cli import jobs
+    from aifaceswap.cli import runtime, swaps
 
-    target = None if output is None else jobs.check_output(output)
-    jobs.start(lambda: jobs.download(session, swap_id, target))
+    target = None if output is None else swaps.check_output(output)
+    runtime.run_job(lambda: swaps.download(context, swap_id, target))
 
 
 @cli.command()
 @json_option
 @click.pass_obj
-def me(session: Session) -> None:
+def me(context: CommandContext) -> None:
     """Show whose key it is, its credits and its requests left."""
-    from aifaceswap.cli import jobs
+    from aifaceswap.cli import runtime, swaps
 
-    jobs.start(lambda: jobs.me(session))
-    point_to_the_service(session)
+    runtime.run_job(lambda: swaps.me(context))
+    suggest_real_service(context)
 
 
 @cli.command()
 @json_option
 @click.pass_obj
-def doctor(session: Session) -> int:
+def doctor(context: CommandContext) -> int:
     """Examine key, base URL, TLS, clock, limits and versions.
 
     Says of each whether it is in order, and what to do if it is not. One request is made; it
     costs no credits. Exit code 0: there is no problem.
     """
-    from aifaceswap.cli.doctor import run as ward
+    from aifaceswap.cli.doctor.run import run_checks
 
-    code = ward.examine(session)
-    point_to_the_service(session)
+    code = run_checks(context)
+    suggest_real_service(context)
     return code
 
 
@@ -286,7 +286,7 @@ def doctor(session: Session) -> int:
 )
 @click.option(
     "--duration",
-    type=Finite(min=0),
+    type=FiniteFloat(min=0),
     default=3.0,
     show_default=True,
     metavar="SECONDS",
@@ -294,7 +294,7 @@ def doctor(session: Session) -> int:
 )
 @click.option(
     "--credits",
-    type=Finite(min=0),
+    type=FiniteFloat(min=0),
     default=1000.0,
     show_default=True,
     help="The balance at the start.",
@@ -315,7 +315,7 @@ def doctor(session: Session) -> int:
 )
 @click.option(
     "--speed",
-    type=Finite(min=0, max=1e6),
+    type=FiniteFloat(min=0, max=1e6),
     default=1.0,
     show_default=True,
     help="Its seconds in one of ours; 0: only POST /_emulator/advance moves its time.",
@@ -334,9 +334,9 @@ def emulator(**settings: Any) -> None:
 
     When it is ready, one line of JSON on stdout says its base_url and api_key.
     """
-    from aifaceswap.cli import jobs
+    from aifaceswap.cli import serve
 
-    jobs.serve(**settings)
+    serve.serve(**settings)
 
 
 cli.add_command(bulk)

@@ -13,7 +13,7 @@ SITE = "https://aifacesswap.com"
 
 
 @attrs.define(eq=False)
-class Session:
+class CommandContext:
     """What every part of a command knows.
 
     Attributes:
@@ -33,20 +33,12 @@ class Session:
     resume: str | None = None
 
     @property
-    def is_for_people(self) -> bool:
+    def shows_table(self) -> bool:
         """Whether data is shown as a table: nobody asked for JSON, and stdout is a terminal."""
         return not self.as_json and sys.stdout.isatty()
 
-    def typed(self, *options: str, emulated: bool | None = None) -> str:
-        """The command as it was typed, ready for a shell.
-
-        Args:
-            options: To be put behind the name of the command.
-            emulated: With or without ``--emulator``; None: as it was.
-
-        Returns:
-            One line.
-        """
+    def retyped(self, *options: str, emulated: bool | None = None) -> str:
+        """The command as it was typed, ready for a shell."""
         at = self.arguments.index(self.command) if self.command in self.arguments else 0
         flags = [word for word in self.arguments[:at] if word != "--emulator"]
         if self.emulated if emulated is None else emulated:
@@ -54,24 +46,13 @@ class Session:
         rest = [word for word in self.arguments[at:] if word != "--emulator"]
         return command_line(*flags, *rest[:1], *options, *rest[1:])
 
-    def may_resume(self, *commands: str) -> None:
-        """Remember what goes on from here, where there is something to go on with.
-
-        Args:
-            commands: What to type, one after the other.
-        """
+    def set_resume(self, *commands: str) -> None:
+        """Remember what goes on from here, where there is something to go on with."""
         # A private emulator ends with the command, and its swaps with it.
         if not self.emulated:
             self.resume = " && ".join(commands)
 
 
 def command_line(*words: object) -> str:
-    """A command of ours, ready for a shell.
-
-    Args:
-        words: What follows the program's name; None is left out.
-
-    Returns:
-        One line.
-    """
+    """A command of ours, ready for a shell."""
     return shlex.join([PROGRAM, *(str(word) for word in words if word is not None)])

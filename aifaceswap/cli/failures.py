@@ -11,7 +11,7 @@ import click
 from rich.text import Text
 
 from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
-from aifaceswap.cli.context import SITE, Session, command_line
+from aifaceswap.cli.context import SITE, CommandContext, command_line
 from aifaceswap.cli.rendering import note, printable
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -177,58 +177,32 @@ _MISPLACED = {
 }
 
 
-def report(error: BaseException, session: Session) -> int:
-    """Say on stderr what happened and what to do next.
-
-    Args:
-        error: What ended the command.
-        session: The command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        BaseException: The error itself where it is none that is to be expected.
-    """
+def report(error: BaseException, context: CommandContext) -> int:
+    """Say on stderr what happened and what to do next."""
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return _stopped("Interrupted.", INTERRUPTED, session)
+        return _report_stop("Interrupted.", INTERRUPTED, context)
     if isinstance(error, asyncio.CancelledError):
-        return _stopped("Terminated.", TERMINATED, session)
+        return _report_stop("Terminated.", TERMINATED, context)
     if isinstance(error, click.ClickException):
-        return _refuse(error, session)
+        return _report_usage(error, context)
     if isinstance(error, AIFaceSwapError | OSError):
-        return _explain(error, session)
-    if session.resume:
-        _say_next(_again(session))
+        return _report_failure(error, context)
+    if context.resume:
+        _print_next(_resume_advice(context))
     raise error
 
 
-def find_advice(error: Exception, session: Session) -> Advice:
-    """The row for an error: that of its own class, or of the nearest one above.
-
-    Args:
-        error: One of ours, or an OSError.
-        session: The command that it ended.
-
-    Returns:
-        The row.
-    """
+def find_advice(error: Exception, context: CommandContext) -> Advice:
+    """The row for an error: that of its own class, or of the nearest one above."""
     if isinstance(error, ConfigurationError) and error.field == "api_key":
         return _BAD_KEY
     error = _cause(error)
-    table = {**ADVICE, **_EMULATED} if session.emulated else ADVICE
+    table = {**ADVICE, **_EMULATED} if context.emulated else ADVICE
     return next(table[kind] for kind in type(error).__mro__ if kind in table)
 
 
 def describe(error: Failure) -> str:
-    """What happened, in the words of the user: variables and options in place of arguments.
-
-    Args:
-        error: One of ours, or an OSError.
-
-    Returns:
-        One sentence.
-    """
+    """What happened, in the words of the user: variables and options in place of arguments."""
     if isinstance(error, APIStatusError):
         return f"{error.message} ({' '.join(str(x) for x in (error.status, error.code) if x)})"
     if isinstance(error, ConfigurationError | InvalidRequestError):
@@ -240,82 +214,78 @@ def describe(error: Failure) -> str:
     return f"{error.filename or 'output'}: {error.strerror or error}"
 
 
-def find_next(error: Exception, session: Session) -> str:
-    """What to do next about an error.
-
-    Args:
-        error: One of ours, or an OSError.
-        session: The command.
-
-    Returns:
-        Words, and commands on lines of their own.
-    """
-    return find_advice(error, session).text.format_map(_words(_cause(error), session))
+def next_step(error: Exception, context: CommandContext) -> str:
+    """What to do next about an error."""
+    return find_advice(error, context).text.format_map(_placeholders(_cause(error), context))
 
 
-def _explain(error: Failure, session: Session) -> int:
-    _say_error(describe(error))
-    advice = find_advice(error, session)
+def _report_failure(error: Failure, context: CommandContext) -> int:
+    _print_error(describe(error))
+    advice = find_advice(error, context)
     error = _cause(error)
     request_id = getattr(error, "request_id", None)
     if request_id:
         note(f"Request id: {printable(request_id)}")
-    key = getattr(error, "idempotency_key", None) or session.idempotency_key
-    if key and advice.exit_code != USAGE and session.command != "bulk":
+    key = getattr(error, "idempotency_key", None) or context.idempotency_key
+    if key and advice.exit_code != USAGE and context.command != "bulk":
         note(f"Idempotency key: {printable(key)}")
-    _say_next(find_next(error, session))
+    _print_next(next_step(error, context))
     return advice.exit_code
 
 
-def _refuse(error: click.ClickException, session: Session) -> int:
-    _say_error(error.format_message())
+def _report_usage(error: click.ClickException, context: CommandContext) -> int:
+    _print_error(error.format_message())
     if isinstance(error, CommandError):
-        _say_next(error.advice)
+        _print_next(error.advice)
     else:
         option = error.option_name if isinstance(error, click.NoSuchOption) else ""
-        _say_next(_MISPLACED.get(option, "{help}").format_map(_words(error, session)))
+        _print_next(_MISPLACED.get(option, "{help}").format_map(_placeholders(error, context)))
     return error.exit_code
 
 
-def _stopped(how: str, exit_code: int, session: Session) -> int:
+def _report_stop(how: str, exit_code: int, context: CommandContext) -> int:
     note(how, style="bold")
-    if session.idempotency_key:
-        note(f"Idempotency key: {session.idempotency_key}")
-    if session.resume:
-        _say_next(_again(session))
-    elif session.emulated:
+    if context.idempotency_key:
+        note(f"Idempotency key: {context.idempotency_key}")
+    if context.resume:
+        _print_next(_resume_advice(context))
+    elif context.emulated:
         note("The private emulator is gone; nothing was paid.")
     return exit_code
 
 
-def _say_error(message: str) -> None:
+def _print_error(message: str) -> None:
     note(Text.assemble(("Error:", "bold red"), " ", printable(message)))
 
 
-def _say_next(advice: str) -> None:
+def _print_next(advice: str) -> None:
     note(Text.assemble(("Next:", "bold"), " ", advice))
 
 
-def _words(error: Exception, session: Session) -> dict[str, str]:
+def _placeholders(error: Exception, context: CommandContext) -> dict[str, str]:
     """What the advice may speak of."""
-    retry = f"run\n  {session.typed()}"
-    own_key = any(word.startswith("--idempotency-key") for word in session.arguments)
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    command = [session.command] if session.command else []
-    help_line = f"{context.command_path} --help" if context else command_line(*command, "--help")
+    retry = f"run\n  {context.retyped()}"
+    own_key = any(word.startswith("--idempotency-key") for word in context.arguments)
+    click_context = error.ctx if isinstance(error, click.UsageError) else None
+    command = [context.command] if context.command else []
+    help_line = (
+        f"{click_context.command_path} --help"
+        if click_context
+        else command_line(*command, "--help")
+    )
     return {
-        "again": _again(session) if session.resume else retry,
+        "again": _resume_advice(context) if context.resume else retry,
         "retry": retry,
         "fresh": "run it with another --idempotency-key" if own_key else retry,
-        "wait": f"wait {span(getattr(error, 'retry_after', None))}",
+        "wait": f"wait {format_duration(getattr(error, 'retry_after', None))}",
         "help": help_line,
-        "emulated": f"\n  {session.typed(emulated=True)}",
+        "emulated": f"\n  {context.retyped(emulated=True)}",
     }
 
 
-def _again(session: Session) -> str:
-    what = "run; nothing is" if session.command == "bulk" else "swap, which is not"
-    return f"go on with the same {what} paid twice:\n  {session.resume}"
+def _resume_advice(context: CommandContext) -> str:
+    what = "run; nothing is" if context.command == "bulk" else "swap, which is not"
+    return f"go on with the same {what} paid twice:\n  {context.resume}"
 
 
 def _cause(error: AnyError) -> AnyError | Failure:
@@ -324,7 +294,7 @@ def _cause(error: AnyError) -> AnyError | Failure:
     return cause if isinstance(cause, AIFaceSwapError | OSError) else error
 
 
-def span(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A time in words; None: one of unknown length."""
     if seconds is None:
         return "a minute"

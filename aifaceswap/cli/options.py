@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from aifaceswap.cli.context import Session
+from aifaceswap.cli.context import CommandContext
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Finite(click.FloatRange):
+class FiniteFloat(click.FloatRange):
     """A number in a range; `inf` and `nan` are none."""
 
     def convert(
@@ -34,7 +34,7 @@ def json_option(function: Function) -> Function:
         "--json",
         is_flag=True,
         expose_value=False,
-        callback=_ask_for_json,
+        callback=_set_json,
         help="Write JSON on a terminal, too.",
     )(function)
 
@@ -46,7 +46,7 @@ def metadata_option(function: Function) -> Function:
     )(function)
 
 
-def check_local_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+def read_local_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """See that a URL is one of this machine: nothing is handed to others."""
     from aifaceswap._validation import is_loopback  # noqa: PLC0415 - `--help` does without it
 
@@ -66,17 +66,17 @@ def check_local_url(_: click.Context, __: click.Parameter, value: str | None) ->
     return value
 
 
-def point_to_the_service(session: Session) -> None:
+def suggest_real_service(context: CommandContext) -> None:
     """After a command against a private emulator, say how to do the same with a key."""
-    if session.emulated:
-        from aifaceswap.cli.rendering import note_the_real_thing  # noqa: PLC0415 - loads rich
+    if context.emulated:
+        from aifaceswap.cli.rendering import note_real_service  # noqa: PLC0415 - loads rich
 
-        note_the_real_thing(session)
+        note_real_service(context)
 
 
-def _ask_for_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        ctx.ensure_object(Session).as_json = True
+        ctx.ensure_object(CommandContext).as_json = True
 
 
 def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> object:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from aifaceswap._api import codec
 from aifaceswap._limits import API_KEY_VARIABLE
-from aifaceswap.cli.context import SITE, Session
+from aifaceswap.cli.context import SITE, CommandContext
 from aifaceswap.models import Account, Swap, without_query
 
 _STYLES = {"done": "green", "failed": "red"}
@@ -38,34 +38,23 @@ def note(text: str | Text = "", *, style: str = "", console: Console | None = No
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def note_the_real_thing(session: Session) -> None:
+def note_real_service(context: CommandContext) -> None:
     """Say what a private emulator has done, and how to do the same with a key."""
     note()
     note("This was a private emulator: nothing reached the service, and nothing was paid.")
     note(f"Next, with a key from your account on {SITE}:")
     note(f"  export {API_KEY_VARIABLE}=<your key>")
-    note(f"  {session.typed(emulated=False)}")
+    note(f"  {context.retyped(emulated=False)}")
 
 
 def write_json(value: object, **more: object) -> None:
-    """Write a value to stdout as one line of JSON.
-
-    Args:
-        value: One of our values.
-        more: Fields that the command adds.
-    """
+    """Write a value to stdout as one line of JSON."""
     # Flushed line by line: whoever reads a list gets each swap at once.
     click.echo(codec.dumps({**codec.unstructure(value), **more}).decode())
 
 
 def show_swap(swap: Swap, *, output: Path | None = None, as_json: bool) -> None:
-    """Write a swap to stdout.
-
-    Args:
-        swap: The swap.
-        output: Where its result has been saved.
-        as_json: As JSON, or else as a table.
-    """
+    """Write a swap to stdout."""
     if as_json:
         saved = {} if output is None else {"output": str(output)}
         write_json(swap, **saved)
@@ -74,12 +63,7 @@ def show_swap(swap: Swap, *, output: Path | None = None, as_json: bool) -> None:
 
 
 def show_account(account: Account, *, as_json: bool) -> None:
-    """Write an account to stdout.
-
-    Args:
-        account: The account.
-        as_json: As JSON, or else as a table.
-    """
+    """Write an account to stdout."""
     if as_json:
         write_json(account)
     else:

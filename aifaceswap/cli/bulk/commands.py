@@ -1,4 +1,4 @@
-"""The commands of bulk runs and their options. What they do is in `bulk_jobs`."""
+"""The commands of bulk runs and their options. What they do is in `run`, `plan` and `records`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from aifaceswap.cli.context import Session
-from aifaceswap.cli.options import Finite, json_option, point_to_the_service
+from aifaceswap.cli.context import CommandContext
+from aifaceswap.cli.options import FiniteFloat, json_option, suggest_real_service
 
 # Loaded late, as in `commands`.
 # ruff: noqa: PLC0415
@@ -16,7 +16,7 @@ from aifaceswap.cli.options import Finite, json_option, point_to_the_service
 _JOURNAL = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class _RunUnlessNamed(click.Group):
+class _DefaultToRun(click.Group):
     """`bulk rows.csv` is `bulk run rows.csv`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -26,7 +26,7 @@ class _RunUnlessNamed(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_RunUnlessNamed, short_help="Create a swap for each row of a file.")
+@click.group(cls=_DefaultToRun, short_help="Create a swap for each row of a file.")
 @json_option
 def bulk() -> None:
     """Create a swap for each row of a file, each exactly once.
@@ -73,7 +73,7 @@ def bulk() -> None:
 )
 @click.option(
     "--assume-seconds",
-    type=Finite(min=0),
+    type=FiniteFloat(min=0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -82,7 +82,7 @@ def bulk() -> None:
 @json_option
 @click.pass_obj
 def run(
-    session: Session, /, *, rows: Path, dry_run: bool, assume_seconds: float, **how: Any
+    context: CommandContext, /, *, rows: Path, dry_run: bool, assume_seconds: float, **how: Any
 ) -> int:
     """Create a swap for each row, see each to its end, save the results.
 
@@ -96,12 +96,12 @@ def run(
     """  # noqa: D301 - click reads the backspace
     from aifaceswap.cli.bulk import plan, run
 
-    order = run.Order(rows=None if str(rows) == "-" else rows, **how)
+    arguments = run.BulkArguments(rows=None if str(rows) == "-" else rows, **how)
     if dry_run:
-        plan.dry_run(session, order, assume_seconds)
+        plan.dry_run(context, arguments, assume_seconds)
         return 0
-    code = run.run(session, order)
-    point_to_the_service(session)
+    code = run.run(context, arguments)
+    suggest_real_service(context)
     return code
 
 
@@ -109,11 +109,11 @@ def run(
 @click.argument("journal", type=_JOURNAL)
 @json_option
 @click.pass_obj
-def status(session: Session, journal: Path) -> None:
+def status(context: CommandContext, journal: Path) -> None:
     """Show how many rows of a journal have come how far."""
     from aifaceswap.cli.bulk import records
 
-    records.status(session, journal)
+    records.status(context, journal)
 
 
 @bulk.command()
@@ -128,7 +128,7 @@ def status(session: Session, journal: Path) -> None:
 )
 @json_option
 @click.pass_obj
-def export(_: Session, journal: Path, form: str) -> None:
+def export(_: CommandContext, journal: Path, form: str) -> None:
     """Write the outcomes that a journal holds to stdout."""
     from aifaceswap.cli.bulk import records
 

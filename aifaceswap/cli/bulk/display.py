@@ -20,7 +20,7 @@ from aifaceswap._limits import REQUESTS_PER_DAY, REQUESTS_PER_WINDOW, WINDOW
 from aifaceswap.budget import Budget, Permit, Purpose
 from aifaceswap.bulk import BulkProgress, Outcome
 from aifaceswap.cli import rendering
-from aifaceswap.cli.failures import span
+from aifaceswap.cli.failures import format_duration
 
 _SHOWN_FAILURES = 10
 
@@ -89,12 +89,12 @@ class BulkDisplay:
         )
 
     @property
-    def moves(self) -> bool:
+    def is_live(self) -> bool:
         """Whether there is anything to see."""
         return not self._silent and sys.stderr.isatty() and self._live.console.is_interactive
 
     def __enter__(self) -> Self:
-        if self.moves:
+        if self.is_live:
             self._live.start()
         return self
 
@@ -104,7 +104,7 @@ class BulkDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.moves:
+        if self.is_live:
             self._live.stop()
 
     def note(self, text: str) -> None:
@@ -123,7 +123,7 @@ class BulkDisplay:
         """Learn from an outcome, and say which row has failed."""
         if outcome.swap is not None and outcome.swap.credit_cost is not None:
             self._price = outcome.swap.credit_cost
-        if outcome.error is None or not self.moves:
+        if outcome.error is None or not self.is_live:
             return
         self._failures += 1
         if self._failures > _SHOWN_FAILURES:
@@ -163,7 +163,11 @@ class BulkDisplay:
             rate = min(rate, REQUESTS_PER_WINDOW)
         if not rate:
             return "reckoning the time left"
-        left = "" if self.total is None else f", {span((self.total - finished) * 60 / rate)} left"
+        left = (
+            ""
+            if self.total is None
+            else f", {format_duration((self.total - finished) * 60 / rate)} left"
+        )
         return f"{rate:.0f}/min{left}"
 
     def _spent(self) -> str:

@@ -9,11 +9,11 @@ import attrs
 
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS, REQUESTS_PER_DAY, REQUESTS_PER_WINDOW
 from aifaceswap.bulk._journal import Journal, State
-from aifaceswap.cli import jobs, rendering
+from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.bulk.rows import open_rows
-from aifaceswap.cli.bulk.run import Order
-from aifaceswap.cli.context import Session
-from aifaceswap.cli.failures import span
+from aifaceswap.cli.bulk.run import BulkArguments
+from aifaceswap.cli.context import CommandContext
+from aifaceswap.cli.failures import format_duration
 from aifaceswap.cli.rendering import note
 from aifaceswap.errors import InvalidRequestError
 
@@ -38,13 +38,7 @@ class Plan:
 
     @classmethod
     def of(cls, rows: int, *, job: float, concurrency: int) -> Plan:
-        """Reckon.
-
-        Args:
-            rows: How many swaps there are to be made.
-            job: Seconds that a swap takes.
-            concurrency: How many may be unfinished at once.
-        """
+        """Reckon."""
         slots = min(concurrency, MAX_UNFINISHED_SWAPS)
         # One request of each pause goes to the poll, and an end is seen half a pause late.
         paces = (
@@ -60,25 +54,15 @@ class Plan:
         return cls(rows=rows, per_minute=per_minute, seconds=seconds, requests=requests)
 
 
-def dry_run(session: Session, order: Order, job: float) -> None:
-    """Check every row, ask for the credits, and tell what the run will take.
-
-    Args:
-        session: The command.
-        order: The run.
-        job: Seconds that a swap is assumed to take.
-
-    Raises:
-        InvalidRequestError: Rows are wrong; all of them have been named.
-        JournalError: There is a journal that cannot be used.
-    """
-    rows = _check(order)
-    jobs.start(lambda: _tell(session, order, rows, job))
+def dry_run(context: CommandContext, arguments: BulkArguments, job: float) -> None:
+    """Check every row, ask for the credits, and tell what the run will take."""
+    rows = _check(arguments)
+    runtime.run_job(lambda: _tell(context, arguments, rows, job))
 
 
-def _check(order: Order) -> int:
+def _check(arguments: BulkArguments) -> int:
     number = wrong = 0
-    with open_rows(order.rows) as rows:
+    with open_rows(arguments.rows) as rows:
         for row in rows:
             number += 1
             if row.error is not None:
@@ -89,14 +73,14 @@ def _check(order: Order) -> int:
     return number
 
 
-async def _tell(session: Session, order: Order, rows: int, job: float) -> None:
-    ended = await _count_ended(session, order)
-    plan = Plan.of(max(0, rows - ended), job=job, concurrency=order.concurrency)
-    async with jobs.connect(session) as client:
+async def _tell(context: CommandContext, arguments: BulkArguments, rows: int, job: float) -> None:
+    ended = await _count_ended(context, arguments)
+    plan = Plan.of(max(0, rows - ended), job=job, concurrency=arguments.concurrency)
+    async with runtime.connect(context) as client:
         have = (await client.me()).credits.total
-    if session.is_for_people:
+    if context.shows_table:
         rendering.show_fields(_fields(plan, rows, have, job))
-        note(f"Nothing was created. Next: {session.typed()}".replace(" --dry-run", ""))
+        note(f"Nothing was created. Next: {context.retyped()}".replace(" --dry-run", ""))
         return
     rendering.write_json(
         {
@@ -114,10 +98,10 @@ async def _tell(session: Session, order: Order, rows: int, job: float) -> None:
     )
 
 
-async def _count_ended(session: Session, order: Order) -> int:
+async def _count_ended(context: CommandContext, arguments: BulkArguments) -> int:
     """How many rows an earlier run has done."""
-    given = order.journal is not None or order.rows is not None
-    path = order.find_journal(session) if given else None
+    given = arguments.journal is not None or arguments.rows is not None
+    path = arguments.find_journal(context) if given else None
     if path is None or not path.exists():
         return 0
     journal = await Journal.open(path)
@@ -125,14 +109,14 @@ async def _count_ended(session: Session, order: Order) -> int:
         counts = await journal.counts()
     finally:
         await journal.close()
-    failed = 0 if order.retry_failed else counts.get(State.FAILED, 0)
+    failed = 0 if arguments.retry_failed else counts.get(State.FAILED, 0)
     return counts.get(State.DONE, 0) + failed
 
 
 def _fields(plan: Plan, rows: int, have: float, job: float) -> Iterator[tuple[str, str]]:
     left = "" if plan.rows == rows else f", of which {plan.rows:,} are left"
     yield "Rows", f"{rows:,}, all right{left}"
-    yield "Time", f"about {span(plan.seconds)} at {plan.per_minute:.0f} swaps a minute"
+    yield "Time", f"about {format_duration(plan.seconds)} at {plan.per_minute:.0f} swaps a minute"
     enough = "enough" if have >= plan.rows else f"{plan.rows - have:,.10g} too few"
     yield "Credits", f"{plan.rows:,} of {have:,.10g}: {enough}"
     days = math.ceil(plan.requests / REQUESTS_PER_DAY)

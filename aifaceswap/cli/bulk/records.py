@@ -13,8 +13,8 @@ from aifaceswap._api import codec
 from aifaceswap.bulk import Outcome
 from aifaceswap.bulk._journal import Journal, JournalEntry, State
 from aifaceswap.bulk._values import outcome_of
-from aifaceswap.cli import jobs, rendering
-from aifaceswap.cli.context import Session
+from aifaceswap.cli import rendering, runtime
+from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.rendering import note
 from aifaceswap.errors import AIFaceSwapError, JournalError
 
@@ -26,18 +26,11 @@ _STATES = {
     State.CREATED: "in flight",
     State.INTENDED: "unanswered",
 }
-_HAVE_OUTCOME = {State.DONE, State.FAILED, State.NO_CREDITS}
+_FINISHED = {State.DONE, State.FAILED, State.NO_CREDITS}
 
 
 def outcome_fields(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON says it; its swap has the API's own form.
-
-    Args:
-        outcome: What became of a row.
-
-    Returns:
-        Plain JSON data.
-    """
+    """An outcome as JSON says it; its swap has the API's own form."""
     return {
         "row": outcome.row,
         "idempotency_key": outcome.idempotency_key,
@@ -49,43 +42,29 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def status(session: Session, path: Path) -> None:
-    """Show how many rows have come how far.
-
-    Args:
-        session: The command.
-        path: The journal.
-
-    Raises:
-        JournalError: It cannot be used.
-    """
-    jobs.start(lambda: _status(session, path))
+def status(context: CommandContext, path: Path) -> None:
+    """Show how many rows have come how far."""
+    runtime.run_job(lambda: _status(context, path))
 
 
 def export(path: Path, form: str) -> None:
-    """Write the outcomes to stdout.
-
-    Args:
-        path: The journal.
-        form: ``csv`` or ``jsonl``.
-
-    Raises:
-        JournalError: It cannot be used.
-    """
-    jobs.start(lambda: _export(path, _write_cells() if form == "csv" else rendering.write_json))
+    """Write the outcomes to stdout."""
+    runtime.run_job(
+        lambda: _export(path, _write_cells() if form == "csv" else rendering.write_json)
+    )
 
 
-async def _status(session: Session, path: Path) -> None:
+async def _status(context: CommandContext, path: Path) -> None:
     journal = await Journal.open(path)
     try:
         counts = await journal.counts()
     finally:
         await journal.close()
     named = {name: counts.get(state, 0) for state, name in _STATES.items()}
-    if session.is_for_people:
+    if context.shows_table:
         shown = {"Rows": sum(named.values()), **named}
-        counted = ((name.capitalize(), f"{value:,}") for name, value in shown.items())
-        rendering.show_fields([("Journal", str(path)), *counted])
+        pluralize = ((name.capitalize(), f"{value:,}") for name, value in shown.items())
+        rendering.show_fields([("Journal", str(path)), *pluralize])
     else:
         fields = {name.replace(" ", "_"): value for name, value in named.items()}
         rendering.write_json({"journal": str(path), "rows": sum(named.values()), **fields})
@@ -101,7 +80,7 @@ async def _export(path: Path, write: Callable[[dict[str, Any]], object]) -> None
         async for entry in entries:
             if entry.state not in _STATES:
                 raise JournalError(f"{path} is damaged: row {entry.row} is in no known state")
-            if entry.state in _HAVE_OUTCOME:
+            if entry.state in _FINISHED:
                 write(outcome_fields(outcome_of(entry)))
             else:
                 left += 1

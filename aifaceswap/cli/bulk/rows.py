@@ -26,10 +26,10 @@ from aifaceswap.models import SwapRequest
 T = TypeVar("T")
 
 COLUMNS = tuple(field.name for field in attrs.fields(SwapRequest))
-_NEEDED = ("source_url", "target_url")
+_REQUIRED = ("source_url", "target_url")
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_WHOLE = re.compile("[0-9]{1,9}")
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+_INTEGER = re.compile("[0-9]{1,9}")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @attrs.frozen
@@ -55,18 +55,7 @@ _Record = tuple[int, Mapping[str, Any] | InvalidRequestError]
 
 @contextmanager
 def open_rows(path: Path | None) -> Generator[Iterator[Row]]:
-    """Open the input and read its header.
-
-    Args:
-        path: The file; None: stdin.
-
-    Yields:
-        The rows, each read when it is asked for.
-
-    Raises:
-        InvalidRequestError: The input is empty, or its header is wrong.
-        OSError: It cannot be read.
-    """
+    """Open the input and read its header."""
     if path is None:
         # Never closed: that would wait for a thread that still waits for its next line.
         yield _rows(_records(_open(path), path))
@@ -76,28 +65,13 @@ def open_rows(path: Path | None) -> Generator[Iterator[Row]]:
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a file has.
-
-    Args:
-        path: The file.
-
-    Raises:
-        InvalidRequestError: The input is empty, or its header is wrong.
-        OSError: It cannot be read.
-    """
+    """How many rows a file has."""
     with _open(path) as lines:
         return sum(1 for _ in _records(lines, path))
 
 
 async def in_threads(items: Iterator[T]) -> AsyncGenerator[T]:
-    """Take items off the event loop, from an iterator that may block for ever.
-
-    Args:
-        items: What is to be read, e.g. from a pipe.
-
-    Yields:
-        Each item.
-    """
+    """Take items off the event loop, from an iterator that may block for ever."""
     loop = asyncio.get_running_loop()
     while True:
         future: asyncio.Future[list[T]] = loop.create_future()
@@ -159,7 +133,7 @@ def _header(reader: Iterator[list[str]], where: str) -> list[str]:
         raise InvalidRequestError(f"{where}: {error}", field="rows") from None
     unknown = [column for column in columns if column not in COLUMNS]
     twice = sorted({column for column in columns if columns.count(column) > 1} - {*unknown})
-    missing = [column for column in _NEEDED if column not in columns]
+    missing = [column for column in _REQUIRED if column not in columns]
     faults = (("unknown", unknown), ("repeated", twice), ("missing", missing))
     said = [f"{kind}: {', '.join(map(repr, found))}" for kind, found in faults if found]
     if said:
@@ -222,13 +196,13 @@ def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
 def _read_cell(column: str, cell: str) -> Any:
     _check_encoding(column, cell)
     if column == "target_face_index":
-        if not _WHOLE.fullmatch(cell):
+        if not _INTEGER.fullmatch(cell):
             raise InvalidRequestError.for_field(column, cell, "must be a whole number, 0 or more")
         return int(cell)
     if column == "enable_face_enhancer":
-        if cell.lower() not in _TRUTHS:
+        if cell.lower() not in _BOOLEANS:
             raise InvalidRequestError.for_field(column, cell, "must be true or false")
-        return _TRUTHS[cell.lower()]
+        return _BOOLEANS[cell.lower()]
     return _read_json(column, cell) if column == "metadata" else cell
 
 
@@ -257,7 +231,7 @@ def _read_json(field: str, text: str) -> dict[str, Any]:
 
 
 def _complete(fields: dict[str, Any]) -> dict[str, Any]:
-    for name in _NEEDED:
+    for name in _REQUIRED:
         if name not in fields:
             raise InvalidRequestError(f"{name}: is missing", field=name)
     return fields

@@ -16,12 +16,12 @@ import click
 
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap.bulk import AsyncBulk, Outcome
-from aifaceswap.cli import jobs, rendering
+from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.bulk.display import BulkDisplay, CountingBudget
 from aifaceswap.cli.bulk.records import outcome_fields
 from aifaceswap.cli.bulk.rows import Row, count_rows, in_threads, open_rows
-from aifaceswap.cli.context import Session
-from aifaceswap.cli.failures import FAILED, span
+from aifaceswap.cli.context import CommandContext
+from aifaceswap.cli.failures import FAILED, format_duration
 from aifaceswap.cli.rendering import note
 from aifaceswap.client import AsyncClient
 from aifaceswap.errors import AIFaceSwapError, InvalidRequestError
@@ -29,7 +29,7 @@ from aifaceswap.models import SwapRequest
 
 
 @attrs.frozen(kw_only=True)
-class Order:
+class BulkArguments:
     """A run to be made.
 
     Attributes:
@@ -46,71 +46,46 @@ class Order:
     retry_failed: bool = False
     concurrency: int = MAX_UNFINISHED_SWAPS
 
-    def find_journal(self, session: Session) -> Path | None:
-        """The journal: the one that was given, or one beside the input.
-
-        Args:
-            session: The command.
-
-        Returns:
-            The file. None for a private emulator: a service would be taken to have done what
-            that one did.
-
-        Raises:
-            UsageError: None was given, and the input is stdin.
-        """
-        if self.journal is not None or session.emulated:
+    def find_journal(self, context: CommandContext) -> Path | None:
+        """The journal: the one that was given, or one beside the input."""
+        if self.journal is not None or context.emulated:
             return self.journal
         if self.rows is None:
             raise click.UsageError("--journal is needed where the rows come from stdin.")
         return self.rows.with_suffix(".sqlite")
 
 
-def run(session: Session, order: Order) -> int:
-    """Make the run.
-
-    Args:
-        session: The command.
-        order: What is to be done.
-
-    Returns:
-        The exit code: 0, or 3 where rows have failed.
-
-    Raises:
-        BulkStoppedError: The run cannot go on.
-        JournalError: The journal cannot be used.
-        KeyboardInterrupt: Ctrl-C came, once or twice.
-        CancelledError: SIGTERM came, once or twice.
-    """
-    journal = order.find_journal(session)
-    same = "  # with the same rows on stdin" if order.rows is None else ""
-    session.may_resume(session.typed() + same)
-    with open_rows(order.rows) as rows:
-        work = _Run(session, order, journal, rows)
+def run(context: CommandContext, arguments: BulkArguments) -> int:
+    """Make the run."""
+    journal = arguments.find_journal(context)
+    same = "  # with the same rows on stdin" if arguments.rows is None else ""
+    context.set_resume(context.retyped() + same)
+    with open_rows(arguments.rows) as rows:
+        work = _Run(context, arguments, journal, rows)
         try:
-            jobs.start(work.go)
+            runtime.run_job(work.go)
         except asyncio.CancelledError:
-            work.stop_here()
+            work.raise_signal()
         except BrokenPipeError:
-            note(f"Nobody reads on. To go on:\n  {session.resume}")
+            note(f"Nobody reads on. To go on:\n  {context.resume}")
             raise
         finally:
             work.summarize()
     if not work.is_complete:
-        work.stop_here()
-    work.say_next()
+        work.raise_signal()
+    work.show_next_step()
     return FAILED if work.failed else 0
 
 
 @attrs.define(eq=False)
 class _Run:
-    session: Session
-    order: Order
+    context: CommandContext
+    arguments: BulkArguments
     journal: Path | None
     rows: Iterator[Row]
     done: int = 0
     failed: int = 0
-    refused: int = 0
+    invalid: int = 0
     _begun: float | None = None
     _signal: signal.Signals | None = None
     # Rows that were handed over and have no outcome yet.
@@ -125,29 +100,31 @@ class _Run:
     async def go(self) -> None:
         budget = CountingBudget()
         # Lines of JSON on the same terminal would run into the display.
-        silent = self.session.as_json and sys.stdout.isatty()
+        silent = self.context.as_json and sys.stdout.isatty()
         display = BulkDisplay(budget, silent=silent)
-        async with jobs.connect(self.session, budget) as client:
-            if display.moves:
-                display.total = None if self.order.rows is None else count_rows(self.order.rows)
+        async with runtime.connect(self.context, budget) as client:
+            if display.is_live:
+                display.total = (
+                    None if self.arguments.rows is None else count_rows(self.arguments.rows)
+                )
                 display.credits = await _credits(client)
             requests = self._requests()
             bulk = client.swaps.bulk(
-                requests if self.order.rows is not None else in_threads(requests),
+                requests if self.arguments.rows is not None else in_threads(requests),
                 journal=self.journal,
-                download_to=self.order.output,
-                concurrency=self.order.concurrency,
-                retry_failed=self.order.retry_failed,
+                download_to=self.arguments.output,
+                concurrency=self.arguments.concurrency,
+                retry_failed=self.arguments.retry_failed,
                 on_progress=display.show,
             )
             async with bulk as outcomes:
                 self._begun = time.monotonic()
-                self._listen(outcomes, display)
+                self._install_signal_handlers(outcomes, display)
                 with display:
                     async for outcome in outcomes:
                         self._take(outcome, display)
 
-    def stop_here(self) -> NoReturn:
+    def raise_signal(self) -> NoReturn:
         """Raise what the signal means that stopped the run."""
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
@@ -157,21 +134,23 @@ class _Run:
         """Say what became of the rows, and where everything is."""
         if self._begun is None:
             return
-        took = span(time.monotonic() - self._begun)
+        took = format_duration(time.monotonic() - self._begun)
         note(f"{self.done:,} done, {self.failed:,} failed in {took}.")
-        if self.order.output is not None and self.done:
-            note(f"Results: {rendering.printable(self.order.output)}")
+        if self.arguments.output is not None and self.done:
+            note(f"Results: {rendering.printable(self.arguments.output)}")
         if self.journal is not None:
             note(f"Journal: {rendering.printable(self.journal)}")
 
-    def say_next(self) -> None:
+    def show_next_step(self) -> None:
         """Say what to do about rows that have failed."""
-        if self.refused:
-            note(f"{self.refused:,} of the rows are wrong and were not sent: correct them first.")
-        if self.failed and not self.session.emulated:
-            again = "" if self.order.retry_failed else " --retry-failed"
-            note(f"Next: do the failed rows again, as new swaps:\n  {self.session.typed()}{again}")
-        if self.session.emulated and self.journal is not None:
+        if self.invalid:
+            note(f"{self.invalid:,} of the rows are wrong and were not sent: correct them first.")
+        if self.failed and not self.context.emulated:
+            again = "" if self.arguments.retry_failed else " --retry-failed"
+            note(
+                f"Next: do the failed rows again, as new swaps:\n  {self.context.retyped()}{again}"
+            )
+        if self.context.emulated and self.journal is not None:
             note("The journal holds swaps of the emulator: with a key, use another one.")
 
     def _requests(self) -> Iterator[SwapRequest | Mapping[str, Any]]:
@@ -188,13 +167,13 @@ class _Run:
             outcome = attrs.evolve(outcome, error=row.error)
         self.done += outcome.ok
         self.failed += not outcome.ok
-        self.refused += isinstance(outcome.error, InvalidRequestError)
+        self.invalid += isinstance(outcome.error, InvalidRequestError)
         display.add(outcome, line)
-        if not self.session.is_for_people:
+        if not self.context.shows_table:
             fields = outcome_fields(outcome)
             rendering.write_json({"row": fields.pop("row"), "line": line, **fields})
 
-    def _listen(self, outcomes: AsyncBulk, display: BulkDisplay) -> None:
+    def _install_signal_handlers(self, outcomes: AsyncBulk, display: BulkDisplay) -> None:
         """Have the first signal stop the run in order, and the second one at once."""
         loop = asyncio.get_running_loop()
         task = cast("asyncio.Task[object]", asyncio.current_task())

@@ -25,8 +25,8 @@ import attrs
 from aifaceswap import _validation
 from aifaceswap._limits import BASE_URL_VARIABLE, SIGNATURE_TOLERANCE
 from aifaceswap._version import __version__
-from aifaceswap.cli.context import SITE, Session
-from aifaceswap.cli.failures import describe, find_next, span
+from aifaceswap.cli.context import SITE, CommandContext
+from aifaceswap.cli.failures import describe, format_duration, next_step
 from aifaceswap.cli.rendering import printable
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -39,7 +39,7 @@ from aifaceswap.models import Account
 State = Literal["ok", "warning", "problem", "skipped"]
 
 #: Seconds for each of the looks that use the network.
-PATIENCE = 10.0
+TIMEOUT_SECONDS = 10.0
 
 _API_PATH = "/api/v1"
 _NOTABLE_SKEW = 30.0
@@ -86,25 +86,23 @@ class Settings:
 
     key: str
     base_url: str
-    key_fault: ConfigurationError | None = None
-    url_fault: ConfigurationError | None = None
+    key_error: ConfigurationError | None = None
+    url_error: ConfigurationError | None = None
 
     @classmethod
-    def of(cls, key: str, base_url: str) -> Settings:
-        """Check both.
-
-        Args:
-            key: The API key.
-            base_url: The base URL.
-        """
+    def check(cls, key: str, base_url: str) -> Settings:
+        """Check both."""
         return cls(
-            key, base_url, _fault(_validation.api_key, key), _fault(_validation.base_url, base_url)
+            key,
+            base_url,
+            _validation_error(_validation.api_key, key),
+            _validation_error(_validation.base_url, base_url),
         )
 
     @property
     def parts(self) -> SplitResult | None:
         """The URL in parts; None if it is none."""
-        return None if self.url_fault else urlsplit(self.base_url)
+        return None if self.url_error else urlsplit(self.base_url)
 
 
 @attrs.frozen
@@ -126,12 +124,12 @@ class Reply:
     error: AIFaceSwapError | None = None
 
     @property
-    def has_come(self) -> bool:
+    def was_received(self) -> bool:
         """Whether there was an answer at all, whatever it said."""
         return not isinstance(self.error, APIConnectionError)
 
 
-def at_versions() -> Check:
+def check_versions() -> Check:
     """The package, Python, and what the package stands on."""
     found = {"aifaceswap": __version__, "python": platform.python_version()}
     missing: list[str] = []
@@ -168,15 +166,15 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"[0-9]+", version)[:3]]
 
 
-def at_key(session: Session, settings: Settings, reply: Reply | None) -> Check:
+def check_key(context: CommandContext, settings: Settings, reply: Reply | None) -> Check:
     """The key: is it there, can it be sent, is it a live one?"""
-    if settings.key_fault is not None:
-        fault, advice = describe(settings.key_fault), find_next(settings.key_fault, session)
+    if settings.key_error is not None:
+        fault, advice = describe(settings.key_error), next_step(settings.key_error, context)
         missing = "AIFACESWAP_API_KEY is not set"
         return Check("Key", "problem", fault if settings.key else missing, advice)
     length = _length(settings.key)
     if reply is not None and isinstance(reply.error, AuthenticationError):
-        advice = find_next(reply.error, session)
+        advice = next_step(reply.error, context)
         return Check("Key", "problem", f"{describe(reply.error)}; {length}", advice)
     if reply is not None and reply.account is not None:
         return Check("Key", "ok", f"accepted; {length}")
@@ -185,14 +183,14 @@ def at_key(session: Session, settings: Settings, reply: Reply | None) -> Check:
 
 def _length(key: str) -> str:
     quotes = ", the first of them a quote" if key[0] in "'\"`" else ""
-    return f"{counted('character', len(key))}{quotes}"
+    return f"{pluralize('character', len(key))}{quotes}"
 
 
-def at_base_url(session: Session, settings: Settings) -> Check:
+def check_base_url(context: CommandContext, settings: Settings) -> Check:
     """The base URL: may the key go there, and is the API there?"""
-    if settings.url_fault is not None:
-        advice = find_next(settings.url_fault, session)
-        return Check("Base URL", "problem", describe(settings.url_fault), advice)
+    if settings.url_error is not None:
+        advice = next_step(settings.url_error, context)
+        return Check("Base URL", "problem", describe(settings.url_error), advice)
     data = {"url": settings.base_url}
     if not urlsplit(settings.base_url).path.rstrip("/").endswith(_API_PATH):
         text = f"{settings.base_url} does not end in {_API_PATH}"
@@ -201,13 +199,13 @@ def at_base_url(session: Session, settings: Settings) -> Check:
     return Check("Base URL", "ok", settings.base_url, data=data)
 
 
-async def at_name(settings: Settings) -> Check:
+async def check_name(settings: Settings) -> Check:
     """The name in the base URL: does it resolve?"""
     if settings.parts is None:
         return Check("Name", "skipped", "there is no base URL to take it from")
     host = settings.parts.hostname or ""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(
                 host, None, type=socket.SOCK_STREAM
             )
@@ -224,7 +222,7 @@ async def at_name(settings: Settings) -> Check:
     return Check("Name", "ok", text, data={"addresses": addresses})
 
 
-async def at_tls(settings: Settings) -> Check:
+async def check_tls(settings: Settings) -> Check:
     """TLS: does the handshake succeed, and for how long will the certificate do?"""
     parts = settings.parts
     if parts is None:
@@ -232,8 +230,8 @@ async def at_tls(settings: Settings) -> Check:
     if parts.scheme == "http":
         return Check("TLS", "ok", "none: plain http, which does not leave this machine")
     try:
-        async with asyncio.timeout(PATIENCE):
-            version, certificate = await _shake_hands(parts.hostname or "", parts.port or 443)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            version, certificate = await _handshake(parts.hostname or "", parts.port or 443)
     except ssl.SSLCertVerificationError as error:
         text = f"the certificate is not valid: {error.verify_message}"
         return Check("TLS", "problem", text, _certificate_advice(error))
@@ -246,7 +244,7 @@ async def at_tls(settings: Settings) -> Check:
     return judge_certificate(version, certificate)
 
 
-async def _shake_hands(host: str, port: int) -> tuple[str, Mapping[str, Any]]:
+async def _handshake(host: str, port: int) -> tuple[str, Mapping[str, Any]]:
     """The version of TLS and the certificate. The client's HTTP library tells neither."""
     _, writer = await asyncio.open_connection(host, port, ssl=ssl.create_default_context())
     try:
@@ -257,12 +255,7 @@ async def _shake_hands(host: str, port: int) -> tuple[str, Mapping[str, Any]]:
 
 
 def judge_certificate(version: str, certificate: Mapping[str, Any]) -> Check:
-    """For how long a valid certificate will do.
-
-    Args:
-        version: The version of TLS.
-        certificate: What `ssl.SSLSocket.getpeercert()` returns.
-    """
+    """For how long a valid certificate will do."""
     expires = ssl.cert_time_to_seconds(certificate["notAfter"])
     names = {name: value for part in certificate["issuer"] for name, value in part}
     issuer = printable(names.get("organizationName") or names.get("commonName") or "nobody")
@@ -271,7 +264,7 @@ def judge_certificate(version: str, certificate: Mapping[str, Any]) -> Check:
     data = {"version": version, "issuer": issuer, "expires": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
     left = expires - time.time()
     if left < _RENEWAL:
-        advice = f"tell whoever runs the server to renew it: in {span(left)} every call will fail"
+        advice = f"renew the server's certificate; every call will fail in {format_duration(left)}"
         return Check("TLS", "warning", text, advice, data)
     return Check("TLS", "ok", text, data=data)
 
@@ -287,7 +280,7 @@ def _certificate_advice(error: ssl.SSLCertVerificationError) -> str:
     )
 
 
-def at_service(session: Session, reply: Reply | None) -> Check:
+def check_service(context: CommandContext, reply: Reply | None) -> Check:
     """The service: does it answer, and as the API does?"""
     if reply is None:
         return Check("Service", "skipped", "not asked, for want of a key or a base URL")
@@ -297,11 +290,11 @@ def at_service(session: Session, reply: Reply | None) -> Check:
         return Check("Service", "ok", f"answered in {took}", data=data)
     if isinstance(reply.error, AuthenticationError):  # that is the key's line
         return Check("Service", "ok", f"answered {reply.error.status} in {took}", data=data)
-    advice = find_next(reply.error, session)
+    advice = next_step(reply.error, context)
     return Check("Service", "problem", describe(reply.error), advice, data)
 
 
-def at_clock(reply: Reply | None) -> Check:
+def check_clock(reply: Reply | None) -> Check:
     """This machine's clock beside the service's: deliveries are refused by their age."""
     if reply is None or not reply.headers:
         return Check("Clock", "skipped", "not known: the service has not answered")
@@ -311,7 +304,7 @@ def at_clock(reply: Reply | None) -> Check:
         return Check("Clock", "skipped", "the service does not say what time it is")
     # The header is cut to whole seconds, and is written at any moment of the request.
     skew = reply.ended - reply.seconds / 2 - (server + 0.5)
-    off = f"{span(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the service's"
+    off = f"{format_duration(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the service's"
     data = {"skew_seconds": round(skew, 1)}
     advice = "set the clock, e.g.: sudo timedatectl set-ntp true"
     if abs(skew) <= _NOTABLE_SKEW:
@@ -323,7 +316,7 @@ def at_clock(reply: Reply | None) -> Check:
     return Check("Clock", "problem", text, advice, data)
 
 
-def at_credits(reply: Reply | None) -> Check:
+def check_credits(reply: Reply | None) -> Check:
     """The credits left."""
     if reply is None or reply.account is None:
         return Check("Credits", "skipped", "not known: the key has not been accepted")
@@ -334,7 +327,7 @@ def at_credits(reply: Reply | None) -> Check:
     return Check("Credits", "ok", f"{total:,.10g} left", data=data)
 
 
-def at_requests(reply: Reply | None) -> Check:
+def check_requests(reply: Reply | None) -> Check:
     """The requests left in the window that has begun."""
     if reply is None or reply.account is None:
         return Check("Requests", "skipped", "not known: the key has not been accepted")
@@ -348,14 +341,14 @@ def at_requests(reply: Reply | None) -> Check:
     return Check("Requests", "ok", text, data=data)
 
 
-def at_proxies(reply: Reply | None) -> Check:
+def check_proxies(reply: Reply | None) -> Check:
     """Proxies in the environment, which the client does not use."""
     names = [name for name in (*_PROXIES, *map(str.lower, _PROXIES)) if os.environ.get(name)]
     if not names:
         return Check("Proxies", "ok", "none in the environment")
     text = f"{', '.join(names)}: set, and not used"
     data = {"ignored": names}
-    if reply is not None and reply.has_come:
+    if reply is not None and reply.was_received:
         return Check("Proxies", "ok", f"{text}; the service is reached without", data=data)
     advice = (
         "if this machine needs a proxy, use the package from Python: AsyncClient(proxy=...); "
@@ -364,12 +357,12 @@ def at_proxies(reply: Reply | None) -> Check:
     return Check("Proxies", "warning", text, advice, data)
 
 
-def counted(word: str, count: int) -> str:
+def pluralize(word: str, count: int) -> str:
     """A number of things in words."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def _fault(check: Callable[[object], object], value: str) -> ConfigurationError | None:
+def _validation_error(check: Callable[[object], object], value: str) -> ConfigurationError | None:
     try:
         check(value)
     except ConfigurationError as error:

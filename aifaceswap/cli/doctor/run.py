@@ -13,10 +13,10 @@ from rich.text import Text
 
 from aifaceswap import _limits
 from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
-from aifaceswap.cli import jobs, rendering
-from aifaceswap.cli.context import Session
-from aifaceswap.cli.doctor import checks as look
-from aifaceswap.cli.doctor.checks import PATIENCE, Check, Reply, Settings, State, counted
+from aifaceswap.cli import rendering, runtime
+from aifaceswap.cli.context import CommandContext
+from aifaceswap.cli.doctor import checks
+from aifaceswap.cli.doctor.checks import TIMEOUT_SECONDS, Check, Reply, Settings, State, pluralize
 from aifaceswap.cli.failures import ERROR
 from aifaceswap.cli.rendering import Display, note, printable
 from aifaceswap.client import AsyncClient
@@ -27,63 +27,56 @@ from aifaceswap.models import Account
 _STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-def examine(session: Session) -> int:
-    """Look at everything, and show what was found.
-
-    Args:
-        session: The command.
-
-    Returns:
-        The exit code: 0 if there is no problem.
-    """
-    checks = jobs.start(lambda: _examine(session))
-    if session.is_for_people:
-        _show(checks)
+def run_checks(context: CommandContext) -> int:
+    """Look at everything, and show what was found."""
+    results = runtime.run_job(lambda: _run_checks(context))
+    if context.shows_table:
+        _show(results)
     else:
-        found = [attrs.asdict(check, recurse=False) for check in checks]
-        rendering.write_json({"ok": not _count(checks, "problem"), "checks": found})
-    return ERROR if _count(checks, "problem") else 0
+        found = [attrs.asdict(check, recurse=False) for check in results]
+        rendering.write_json({"ok": not _count(results, "problem"), "checks": found})
+    return ERROR if _count(results, "problem") else 0
 
 
-async def _examine(session: Session) -> list[Check]:
+async def _run_checks(context: CommandContext) -> list[Check]:
     with Display("Examining"):
-        async with _settings(session) as settings:
+        async with _settings(context) as settings:
             reply = None
-            if settings.key_fault is None and settings.url_fault is None:
-                reply = await _ask(settings)
+            if settings.key_error is None and settings.url_error is None:
+                reply = await _fetch_account(settings)
             return [
-                look.at_versions(),
-                look.at_key(session, settings, reply),
-                look.at_base_url(session, settings),
-                await look.at_name(settings),
-                await look.at_tls(settings),
-                look.at_service(session, reply),
-                look.at_clock(reply),
-                look.at_credits(reply),
-                look.at_requests(reply),
-                look.at_proxies(reply),
+                checks.check_versions(),
+                checks.check_key(context, settings, reply),
+                checks.check_base_url(context, settings),
+                await checks.check_name(settings),
+                await checks.check_tls(settings),
+                checks.check_service(context, reply),
+                checks.check_clock(reply),
+                checks.check_credits(reply),
+                checks.check_requests(reply),
+                checks.check_proxies(reply),
             ]
 
 
 @asynccontextmanager
-async def _settings(session: Session) -> AsyncGenerator[Settings]:
-    if session.emulated:
+async def _settings(context: CommandContext) -> AsyncGenerator[Settings]:
+    if context.emulated:
         async with Emulator() as emulator:
-            yield Settings.of(emulator.api_key, emulator.base_url)
+            yield Settings.check(emulator.api_key, emulator.base_url)
         return
     key = os.environ.get(API_KEY_VARIABLE, "").strip()
-    yield Settings.of(key, os.environ.get(BASE_URL_VARIABLE) or _limits.DEFAULT_BASE_URL)
+    yield Settings.check(key, os.environ.get(BASE_URL_VARIABLE) or _limits.DEFAULT_BASE_URL)
 
 
-async def _ask(settings: Settings) -> Reply:
+async def _fetch_account(settings: Settings) -> Reply:
     """GET /me, once: no retry hides what is wrong."""
     account, headers, failure = None, None, None
     began = time.monotonic()
     async with AsyncClient(
         settings.key,
         base_url=settings.base_url,
-        timeout=PATIENCE,
-        deadline=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
+        deadline=TIMEOUT_SECONDS,
         max_retries=0,
         budget=None,
     ) as client:
@@ -97,21 +90,21 @@ async def _ask(settings: Settings) -> Reply:
         return Reply(took, time.time(), account, headers or {}, failure)
 
 
-def _show(checks: list[Check]) -> None:
+def _show(results: list[Check]) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for check in checks:
+    for check in results:
         state = Text(check.state, style=_STYLES.get(check.state, "dim"))
         table.add_row(state, check.name, Text(printable(check.text)))
     rendering.show_table(table)
-    for check in checks:
+    for check in results:
         if check.next:
             note(Text.assemble((f"Next, {check.name}:", "bold"), " ", check.next))
-    problems, warnings = _count(checks, "problem"), _count(checks, "warning")
-    note(f"{counted('problem', problems)}, {counted('warning', warnings)}.")
+    problems, warnings = _count(results, "problem"), _count(results, "warning")
+    note(f"{pluralize('problem', problems)}, {pluralize('warning', warnings)}.")
 
 
-def _count(checks: list[Check], state: State) -> int:
-    return sum(check.state == state for check in checks)
+def _count(results: list[Check], state: State) -> int:
+    return sum(check.state == state for check in results)

@@ -1,4 +1,4 @@
-"""The commands about webhooks and their options. What they do is in `webhook_jobs`."""
+"""The commands about webhooks and their options. What they do is in `listener` and `deliveries`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from typing import Any
 import click
 
 from aifaceswap._limits import SIGNATURE_TOLERANCE
-from aifaceswap.cli.context import Session
-from aifaceswap.cli.options import Finite, Function, check_local_url, json_option, metadata_option
+from aifaceswap.cli.context import CommandContext
+from aifaceswap.cli.options import (
+    FiniteFloat,
+    Function,
+    json_option,
+    metadata_option,
+    read_local_url,
+)
 
 # Loaded late, as in `commands`.
 # ruff: noqa: PLC0415
@@ -28,7 +34,7 @@ _key_file_option = click.option(
 def _tolerance_option(function: Function) -> Function:
     return click.option(
         "--tolerance",
-        type=Finite(min=0, min_open=True),
+        type=FiniteFloat(min=0, min_open=True),
         default=SIGNATURE_TOLERANCE,
         show_default=True,
         metavar="SECONDS",
@@ -62,14 +68,14 @@ def webhook() -> None:
 )
 @click.option(
     "--forward-to",
-    callback=check_local_url,
+    callback=read_local_url,
     metavar="URL",
     help="Hand each delivery on to an app on this machine, as it came.",
 )
 @_key_file_option
 @json_option
 @click.pass_obj
-def listen(session: Session, /, **settings: Any) -> None:
+def listen(context: CommandContext, /, **settings: Any) -> None:
     """Receive deliveries until Ctrl-C, check each and show it.
 
     Every path is listened on. A delivery that comes twice is shown, and handed on, twice: the
@@ -77,7 +83,7 @@ def listen(session: Session, /, **settings: Any) -> None:
     """
     from aifaceswap.cli.webhook import listener
 
-    listener.listen(session, **settings)
+    listener.listen(context, **settings)
 
 
 @webhook.command()
@@ -94,13 +100,13 @@ def listen(session: Session, /, **settings: Any) -> None:
 @_tolerance_option
 @click.option(
     "--now",
-    type=Finite(min=0),
+    type=FiniteFloat(min=0),
     metavar="SECONDS",
     help="The Unix time to check it at. Default: this machine's clock.",
 )
 @json_option
 @click.pass_obj
-def verify(session: Session, /, body: Path, **given: Any) -> int:
+def verify(context: CommandContext, /, body: Path, **given: Any) -> int:
     """Tell whether a delivery is to be believed, and if not, why.
 
     BODY is a file with the raw body, byte for byte, or - for stdin. Exit code 0: it is to be
@@ -109,7 +115,7 @@ def verify(session: Session, /, body: Path, **given: Any) -> int:
     from aifaceswap.cli.webhook import deliveries
 
     raw = sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
-    return deliveries.verify(session, raw, **given)
+    return deliveries.verify(context, raw, **given)
 
 
 @webhook.command()
@@ -117,7 +123,7 @@ def verify(session: Session, /, body: Path, **given: Any) -> int:
     "--to",
     "url",
     required=True,
-    callback=check_local_url,
+    callback=read_local_url,
     metavar="URL",
     help="Where your app receives webhooks, on this machine.",
 )
@@ -131,7 +137,9 @@ def verify(session: Session, /, body: Path, **given: Any) -> int:
 @metadata_option
 @json_option
 @click.pass_obj
-def trigger(session: Session, url: str, event: str, metadata: Mapping[str, object] | None) -> int:
+def trigger(
+    context: CommandContext, url: str, event: str, metadata: Mapping[str, object] | None
+) -> int:
     """Send one signed delivery to an app, and show its answer.
 
     A private emulator creates a swap, sees it to its end and sends the delivery, signed with
@@ -140,4 +148,4 @@ def trigger(session: Session, url: str, event: str, metadata: Mapping[str, objec
     """
     from aifaceswap.cli.webhook import deliveries
 
-    return deliveries.trigger(session, url, event, metadata)
+    return deliveries.trigger(context, url, event, metadata)

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from aifaceswap import _validation, webhooks
 from aifaceswap._api import codec
 from aifaceswap._limits import API_KEY_VARIABLE
-from aifaceswap.cli import jobs, rendering
-from aifaceswap.cli.context import Session
-from aifaceswap.cli.failures import ERROR, CommandError, span
+from aifaceswap.cli import rendering, runtime
+from aifaceswap.cli.context import CommandContext
+from aifaceswap.cli.failures import ERROR, CommandError, format_duration
 from aifaceswap.cli.rendering import Display, note
 from aifaceswap.client import AsyncClient
 from aifaceswap.emulator import DEFAULT_API_KEY, DeliveryRecord, Emulator
@@ -50,7 +50,7 @@ ADVICE = {
 _NEWLINE = "without the newline at its end, the body is the one that was signed: save it without"
 
 #: What to do about an app's answer; the nearest one from below counts.
-_ANSWERS = {
+_STATUS_ADVICE = {
     300: "redirects are not followed: give the URL that this one leads to",
     400: "the app refused it: let it check with the key that signed, which is {key}",
     404: "the app has nothing there: correct --to",
@@ -59,29 +59,17 @@ _ANSWERS = {
 }
 
 
-def find_keys(session: Session, key_file: Path | None = None) -> list[str]:
-    """The keys that may sign.
-
-    Args:
-        session: The command; with ``--emulator`` the key is that of an emulator.
-        key_file: A file of keys; None: the key in the environment.
-
-    Returns:
-        The keys, at least one.
-
-    Raises:
-        ConfigurationError: The key in the environment is missing or malformed.
-        CommandError: The file holds no key, or something else.
-    """
+def find_keys(context: CommandContext, key_file: Path | None = None) -> list[str]:
+    """The keys that may sign."""
     if key_file is not None:
         return _read_keys(key_file)
-    if session.emulated:
+    if context.emulated:
         return [DEFAULT_API_KEY]
-    return [_validation.api_key(jobs.find_key())]
+    return [_validation.api_key(runtime.read_key())]
 
 
 def verify(
-    session: Session,
+    context: CommandContext,
     body: bytes,
     *,
     header: str,
@@ -89,20 +77,8 @@ def verify(
     tolerance: float,
     now: float | None,
 ) -> int:
-    """Tell whether a delivery is to be believed.
-
-    Args:
-        session: The command.
-        body: The raw body.
-        header: The signature header.
-        key_file: A file of keys; None: the key in the environment.
-        tolerance: Seconds that the signature's time may be from `now`.
-        now: Unix time in seconds; None: this machine's clock.
-
-    Returns:
-        The exit code.
-    """
-    keys = find_keys(session, key_file)
+    """Tell whether a delivery is to be believed."""
+    keys = find_keys(context, key_file)
     at = time.time() if now is None else now
     event, error = None, None
     try:
@@ -111,7 +87,7 @@ def verify(
         error = failure
     stamp = _STAMP.search(header)
     age = None if stamp is None else round(at - int(stamp[1]), 3)
-    if session.is_for_people:
+    if context.shows_table:
         _show_verdict(event, error, age)
     else:
         _write_verdict(event, error, age)
@@ -122,21 +98,13 @@ def verify(
     return ERROR
 
 
-def trigger(session: Session, url: str, event: str, metadata: Mapping[str, object] | None) -> int:
-    """Have a private emulator send one delivery.
-
-    Args:
-        session: The command.
-        url: Where to, on this machine.
-        event: What happens to the swap.
-        metadata: What comes back with it.
-
-    Returns:
-        The exit code: 0 if the answer was a 2xx.
-    """
-    (key,) = find_keys(session)
-    delivery = jobs.start(lambda: _send(key, url, event, metadata))
-    return _tell_answer(session, delivery)
+def trigger(
+    context: CommandContext, url: str, event: str, metadata: Mapping[str, object] | None
+) -> int:
+    """Have a private emulator send one delivery."""
+    (key,) = find_keys(context)
+    delivery = runtime.run_job(lambda: _send(key, url, event, metadata))
+    return _report_delivery(context, delivery)
 
 
 async def _send(
@@ -165,9 +133,9 @@ async def _send(
             return emulator.deliveries[0]
 
 
-def _tell_answer(session: Session, delivery: DeliveryRecord) -> int:
+def _report_delivery(context: CommandContext, delivery: DeliveryRecord) -> int:
     attempt = delivery.attempts[0]
-    if session.is_for_people:
+    if context.shows_table:
         answer = f"none ({attempt.error})" if attempt.status is None else str(attempt.status)
         rendering.show_fields(
             [
@@ -189,16 +157,16 @@ def _tell_answer(session: Session, delivery: DeliveryRecord) -> int:
         )
     if delivery.state == "delivered":
         return 0
-    note(f"Next: {_find_next(session, attempt.status)}")
+    note(f"Next: {_find_next(context, attempt.status)}")
     return ERROR
 
 
-def _find_next(session: Session, status: int | None) -> str:
+def _find_next(context: CommandContext, status: int | None) -> str:
     if status is None:
         return "start the app, or correct --to"
-    nearest = max((least for least in _ANSWERS if least <= status), default=300)
-    key = DEFAULT_API_KEY if session.emulated else f"the one in {API_KEY_VARIABLE}"
-    return _ANSWERS[nearest].format(key=key)
+    nearest = max((least for least in _STATUS_ADVICE if least <= status), default=300)
+    key = DEFAULT_API_KEY if context.emulated else f"the one in {API_KEY_VARIABLE}"
+    return _STATUS_ADVICE[nearest].format(key=key)
 
 
 def _read_keys(path: Path) -> list[str]:
@@ -232,7 +200,7 @@ def _show_verdict(
     if event is not None:
         fields += [("Event", event.event), ("Swap", event.swap.id), ("Status", event.swap.status)]
     if age is not None:
-        fields.append(("Signed", f"{span(abs(age))} {'ago' if age >= 0 else 'ahead'}"))
+        fields.append(("Signed", f"{format_duration(abs(age))} {'ago' if age >= 0 else 'ahead'}"))
     rendering.show_fields(fields)
 
 

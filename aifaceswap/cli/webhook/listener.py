@@ -25,8 +25,8 @@ from yarl import URL
 from aifaceswap._api import codec
 from aifaceswap._http.exceptions import connection_error
 from aifaceswap._limits import SIGNATURE_TOLERANCE
-from aifaceswap.cli import jobs, rendering
-from aifaceswap.cli.context import Session
+from aifaceswap.cli import rendering, runtime
+from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note, printable
 from aifaceswap.cli.webhook.deliveries import find_keys
@@ -35,7 +35,7 @@ from aifaceswap.webhooks._aiohttp import read_body, respond, signature_of
 from aifaceswap.webhooks._receiver import Receiver, RejectedError, Verdict
 
 #: Seconds that the app behind has for its answer.
-PATIENCE = 30.0
+TIMEOUT_SECONDS = 30.0
 
 # Those of one connection; all others are handed on.
 _HOP_BY_HOP = (
@@ -61,7 +61,7 @@ class ForwardResult:
     error: str | None = None
 
     @property
-    def is_good(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether the app has taken the delivery."""
         return self.status is not None and HTTPStatus(200) <= self.status < HTTPStatus(300)
 
@@ -69,7 +69,7 @@ class ForwardResult:
     def words(self) -> str:
         """The same for people."""
         said = f"{self.status} in {self.seconds * 1000:,.0f} ms" if self.status else self.error
-        return f"app: {said}" if self.is_good else f"app: {said}; answered 502"
+        return f"app: {said}" if self.succeeded else f"app: {said}; answered 502"
 
 
 @attrs.define(eq=False)
@@ -77,36 +77,28 @@ class Listener:
     """Verifies, shows and forwards deliveries.
 
     Attributes:
-        session: The command.
+        context: The command.
         receiver: Verifies deliveries.
         forward_to: Where deliveries are handed on to; None: nowhere.
         client: What hands them on.
         broken: Gets the error that ends the command: nothing more can be shown.
     """
 
-    session: Session
+    context: CommandContext
     receiver: Receiver
     forward_to: str | None
     client: aiohttp.ClientSession
     broken: asyncio.Future[None] = attrs.field(factory=asyncio.Future[None])
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Handle one request.
-
-        Args:
-            request: The request.
-
-        Returns:
-            204 for a verified delivery that the app, if there is one, has accepted; 502 if the
-            app has not, so that it is sent again.
-        """
+        """Handle one request."""
         try:
             body = await read_body(request, self.receiver)
             verdict = self.receiver.verify(body, signature_of(request))
         except RejectedError as error:
             body, verdict = b"", error.verdict
         if verdict.event is None:
-            _note_refusal(verdict)
+            _note_rejection(verdict)
             response = respond(verdict.status)
             response.force_close()
             return response
@@ -117,7 +109,7 @@ class Listener:
             if not self.broken.done():
                 self.broken.set_exception(error)
             return web.Response(status=500)
-        return web.Response(status=204 if forwarded is None or forwarded.is_good else 502)
+        return web.Response(status=204 if forwarded is None or forwarded.succeeded else 502)
 
     async def _forward(self, body: bytes, headers: Mapping[str, str]) -> ForwardResult | None:
         if self.forward_to is None:
@@ -134,12 +126,12 @@ class Listener:
             ) as response:
                 return ForwardResult(clock() - began, status=response.status)
         except (aiohttp.ClientError, OSError) as error:
-            failure = connection_error(error, PATIENCE)
+            failure = connection_error(error, TIMEOUT_SECONDS)
         return ForwardResult(clock() - began, error=failure.message)
 
     def _show(self, event: WebhookEvent, answer: ForwardResult | None) -> None:
-        if self.session.is_for_people:
-            _show_to_people(event, answer)
+        if self.context.shows_table:
+            _show_line(event, answer)
             return
         rendering.write_json(
             {
@@ -152,39 +144,26 @@ class Listener:
 
 
 def listen(
-    session: Session, *, host: str, port: int, forward_to: str | None, key_file: Path | None
+    context: CommandContext, *, host: str, port: int, forward_to: str | None, key_file: Path | None
 ) -> None:
-    """Receive deliveries until Ctrl-C or SIGTERM.
-
-    Args:
-        session: The command.
-        host: The address to listen on.
-        port: The port; 0: a free one.
-        forward_to: Where deliveries are handed on to; None: nowhere.
-        key_file: The keys that may sign; None: the one in the environment.
-
-    Raises:
-        ConfigurationError: There is no key.
-        CommandError: The address cannot be used, or the file holds no keys.
-        OSError: What was received cannot be written.
-    """
-    keys = find_keys(session, key_file)
+    """Receive deliveries until Ctrl-C or SIGTERM."""
+    keys = find_keys(context, key_file)
 
     async def serve() -> None:
         async with aiohttp.ClientSession(
             # A new connection each time: an app that is being worked on is often restarted.
             connector=aiohttp.TCPConnector(force_close=True),
-            timeout=aiohttp.ClientTimeout(total=PATIENCE),
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as client:
             receiver = Receiver(None, keys, tolerance=SIGNATURE_TOLERANCE)
-            listener = Listener(session, receiver, forward_to, client)
+            listener = Listener(context, receiver, forward_to, client)
             async with _serve(listener, host, port) as url:
-                _check_circle(url, forward_to)
-                _say_ready(session, url, forward_to)
+                _check_no_loop(url, forward_to)
+                _announce(context, url, forward_to)
                 await listener.broken
 
-    jobs.start_server(serve)
+    runtime.run_server(serve)
 
 
 @asynccontextmanager
@@ -192,40 +171,40 @@ async def _serve(listener: Listener, host: str, port: int) -> AsyncGenerator[str
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", listener.handle)
     # What is no HTTP reaches no handler; aiohttp would show all of it.
-    logging.getLogger("aiohttp.server").addFilter(_take_garbage)
+    logging.getLogger("aiohttp.server").addFilter(_drop_malformed)
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
     try:
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise jobs.refuse_address(f"--host, --port: {host}:{port}", error) from None
+            raise runtime.address_error(f"--host, --port: {host}:{port}", error) from None
         shown = f"[{host}]" if ":" in host else host
         yield f"http://{shown}:{runner.addresses[0][1]}/"
     finally:
         await runner.cleanup()
 
 
-def _check_circle(url: str, forward_to: str | None) -> None:
+def _check_no_loop(url: str, forward_to: str | None) -> None:
     if forward_to is not None and URL(forward_to).port == URL(url).port:
         message = f"--forward-to: {forward_to} leads back to this command"
         raise CommandError(message, "give the URL of your app, or another --port")
 
 
-def _take_garbage(record: logging.LogRecord) -> bool:
+def _drop_malformed(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     is_garbage = isinstance(error, HttpProcessingError)
     if is_garbage:
-        _note_refusal(Verdict(HTTPStatus.BAD_REQUEST, None, "not HTTP"))
+        _note_rejection(Verdict(HTTPStatus.BAD_REQUEST, None, "not HTTP"))
     return not is_garbage
 
 
-def _note_refusal(verdict: Verdict) -> None:
+def _note_rejection(verdict: Verdict) -> None:
     note(f"{_now():%H:%M:%S}  rejected  {verdict.status} {verdict.reason}")
 
 
-def _say_ready(session: Session, url: str, forward_to: str | None) -> None:
-    if not session.is_for_people:
+def _announce(context: CommandContext, url: str, forward_to: str | None) -> None:
+    if not context.shows_table:
         rendering.write_json({"url": url, "forward_to": forward_to})
         return
     note(f"Listening on {url} until Ctrl-C.")
@@ -240,7 +219,7 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return kept
 
 
-def _show_to_people(event: WebhookEvent, answer: ForwardResult | None) -> None:
+def _show_line(event: WebhookEvent, answer: ForwardResult | None) -> None:
     swap = event.swap
     cells = [
         Text(f"{_now():%H:%M:%S}", style="dim"),
@@ -249,7 +228,7 @@ def _show_to_people(event: WebhookEvent, answer: ForwardResult | None) -> None:
         rendering.status_text(swap),
     ]
     if answer is not None:
-        cells.append(Text(printable(answer.words), style="green" if answer.is_good else "red"))
+        cells.append(Text(printable(answer.words), style="green" if answer.succeeded else "red"))
     result = swap.error_message if swap.has_failed else without_query(swap.result_url)
     rendering.show_line(*cells, below=result)
 

@@ -21,7 +21,7 @@ import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from aifaceswap.cli.doctor.checks import at_versions, judge_certificate
+from aifaceswap.cli.doctor.checks import check_versions, judge_certificate
 from aifaceswap.emulator import Emulator
 from support.commands import Outcome, on_terminal, run_process, running
 from support.scripted import Received, ScriptedServer, answer, raw, refusal, stall
@@ -30,7 +30,7 @@ Command = Callable[..., Outcome]
 Serve = Callable[..., ScriptedServer]
 
 KEY = "key_live_abcd9876"
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 ME: dict[str, Any] = {
     "user_id": "usr_1",
     "email_verified": True,
@@ -53,7 +53,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def examine(command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+def run_checks(command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Run `doctor` with a base URL, and a key unless told otherwise."""
 
     def run(base_url: str, key: str | None = KEY) -> Outcome:
@@ -118,9 +118,9 @@ def test_what_is_told_to_programs(command: Command, service: Emulator) -> None:
 # --- key and base URL ------------------------------------------------------------------------
 
 
-def test_no_key(examine: Command, service: Emulator) -> None:
+def test_no_key(run_checks: Command, service: Emulator) -> None:
     """It is a problem, the rest is looked at as far as that goes, and nothing is sent."""
-    outcome = examine(service.base_url, key="")
+    outcome = run_checks(service.base_url, key="")
     assert outcome.code == 1
     skipped = dict.fromkeys(["Service", "Clock", "Credits", "Requests"], "skipped")
     assert states(outcome) == {"Key": "problem", **skipped}
@@ -128,18 +128,18 @@ def test_no_key(examine: Command, service: Emulator) -> None:
     assert service.requests == ()
 
 
-def test_a_malformed_key(examine: Command, service: Emulator) -> None:
+def test_a_malformed_key(run_checks: Command, service: Emulator) -> None:
     """A key that no header can carry is said to be one, and is not shown."""
-    outcome = examine(service.base_url, key="se cret")
+    outcome = run_checks(service.base_url, key="se cret")
     assert states(outcome)["Key"] == "problem"
     assert "position 2" in checks(outcome)["Key"]["text"]
     assert "cret" not in (outcome.out + outcome.err).replace("secret", "")
 
 
 @pytest.mark.parametrize("key", [KEY, f'"{KEY}"'])
-def test_a_key_that_is_not_accepted(examine: Command, service: Emulator, key: str) -> None:
+def test_a_key_that_is_not_accepted(run_checks: Command, service: Emulator, key: str) -> None:
     """The service answers, so the clock is still looked at; no part of the key is shown."""
-    outcome = examine(service.base_url, key=key)
+    outcome = run_checks(service.base_url, key=key)
     assert outcome.code == 1
     assert states(outcome) == {"Key": "problem", "Credits": "skipped", "Requests": "skipped"}
     found = checks(outcome)
@@ -159,27 +159,27 @@ def test_a_key_that_is_not_accepted(examine: Command, service: Emulator, key: st
         ("https://[::1/api/v1", "must be a valid URL"),
     ],
 )
-def test_a_base_url_that_is_none(examine: Command, url: str, said: str) -> None:
+def test_a_base_url_that_is_none(run_checks: Command, url: str, said: str) -> None:
     """It is a problem by itself, and nothing is connected to."""
-    outcome = examine(url)
+    outcome = run_checks(url)
     assert states(outcome)["Base URL"] == "problem"
     assert states(outcome)["Name"] == states(outcome)["TLS"] == "skipped"
     assert said in checks(outcome)["Base URL"]["text"]
     assert "pass9" not in outcome.out
 
 
-def test_a_base_url_without_its_path(examine: Command, service: Emulator) -> None:
+def test_a_base_url_without_its_path(run_checks: Command, service: Emulator) -> None:
     """What is missing is put behind it, ready to be pasted."""
-    outcome = examine(f"{service.origin}/")
+    outcome = run_checks(f"{service.origin}/")
     assert outcome.code == 1
     assert states(outcome)["Base URL"] == "warning"
     assert states(outcome)["Service"] == "problem"
     assert checks(outcome)["Base URL"]["next"] == f"export AIFACESWAP_BASE_URL={service.base_url}"
 
 
-def test_a_name_that_does_not_resolve(examine: Command) -> None:
+def test_a_name_that_does_not_resolve(run_checks: Command) -> None:
     """Name and service are problems; what needs an answer is skipped."""
-    outcome = examine("https://nowhere.invalid/api/v1")
+    outcome = run_checks("https://nowhere.invalid/api/v1")
     assert outcome.code == 1
     skipped = ["Key", "TLS", "Clock", "Credits", "Requests"]
     problems = {"Name": "problem", "Service": "problem"}
@@ -203,11 +203,11 @@ def test_a_name_that_does_not_resolve(examine: Command) -> None:
     ids=["off", "limited", "HTML", "redirect", "cut", "no HTTP"],
 )
 def test_a_service_that_does_not_answer_as_it_should(
-    examine: Command, serve: Serve, step: Any, said: str
+    run_checks: Command, serve: Serve, step: Any, said: str
 ) -> None:
     """It is asked once, and what it answered is said."""
     server = serve(step)
-    outcome = examine(server.base_url)
+    outcome = run_checks(server.base_url)
     assert outcome.code == 1
     assert states(outcome)["Service"] == "problem"
     assert states(outcome)["Key"] == "skipped"
@@ -222,10 +222,10 @@ def test_a_service_that_does_not_answer_as_it_should(
         *((400, "problem"), (-400, "problem"), (10_000_000, "problem")),
     ],
 )
-def test_the_clock(examine: Command, serve: Serve, skew: float, state: str) -> None:
+def test_the_clock(run_checks: Command, serve: Serve, skew: float, state: str) -> None:
     """This machine's clock is compared with the service's: deliveries are refused by age."""
     date = formatdate(time.time() - skew, usegmt=True)
-    outcome = examine(serve(answer(200, ME, {"Date": date})).base_url)
+    outcome = run_checks(serve(answer(200, ME, {"Date": date})).base_url)
     clock = checks(outcome)["Clock"]
     assert clock["state"] == state
     assert clock["data"]["skew_seconds"] == pytest.approx(skew, abs=5)
@@ -234,17 +234,17 @@ def test_the_clock(examine: Command, serve: Serve, skew: float, state: str) -> N
     assert outcome.code == (state == "problem")
 
 
-def test_the_clock_beside_a_refusal(examine: Command, serve: Serve) -> None:
+def test_the_clock_beside_a_refusal(run_checks: Command, serve: Serve) -> None:
     """An error has a date, too."""
     headers = {"Date": formatdate(time.time() + 3600, usegmt=True)}
-    outcome = examine(serve(refusal(401, "invalid_api_key", headers)).base_url)
+    outcome = run_checks(serve(refusal(401, "invalid_api_key", headers)).base_url)
     assert states(outcome)["Clock"] == "problem"
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 01 Jan 99999 00:00:00 GMT"])
-def test_no_date(examine: Command, serve: Serve, date: str) -> None:
+def test_no_date(run_checks: Command, serve: Serve, date: str) -> None:
     """A service that does not say what time it is leaves the clock unknown."""
-    outcome = examine(serve(answer(200, ME, {"Date": date} if date else {})).base_url)
+    outcome = run_checks(serve(answer(200, ME, {"Date": date} if date else {})).base_url)
     assert (outcome.code, states(outcome)) == (0, {"Clock": "skipped"})
 
 
@@ -258,11 +258,11 @@ def test_no_date(examine: Command, serve: Serve, date: str) -> None:
     ],
 )
 def test_what_is_left(
-    examine: Command, serve: Serve, left: dict[str, Any], state: dict[str, str]
+    run_checks: Command, serve: Serve, left: dict[str, Any], state: dict[str, str]
 ) -> None:
     """Without credits nothing can be created; requests come back by themselves."""
     date = {"Date": formatdate(usegmt=True)}
-    outcome = examine(serve(answer(200, {**ME, **left}, date)).base_url)
+    outcome = run_checks(serve(answer(200, {**ME, **left}, date)).base_url)
     assert states(outcome) == state
     assert outcome.code == ("problem" in state.values())
 
@@ -386,9 +386,9 @@ def test_a_bad_certificate(serve_tls: ServeTLS, tmp_path: Path, fault: str) -> N
     assert advice in found["TLS"]["next"]
 
 
-def test_no_tls_at_all(examine: Command, service: Emulator) -> None:
+def test_no_tls_at_all(run_checks: Command, service: Emulator) -> None:
     """What answers there does not speak TLS."""
-    outcome = examine(service.base_url.replace("http:", "https:"))
+    outcome = run_checks(service.base_url.replace("http:", "https:"))
     assert states(outcome)["TLS"] == "problem"
     assert "does not speak TLS" in checks(outcome)["TLS"]["next"]
 
@@ -447,19 +447,19 @@ def test_a_dependency_that_is_not_there(
 def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says nothing of what it needs, so there is nothing to compare."""
     monkeypatch.setattr(sys, "path", [])
-    assert at_versions().data.keys() == {"aifaceswap", "python"}
+    assert check_versions().data.keys() == {"aifaceswap", "python"}
 
 
 def test_proxies_that_are_not_used(
-    examine: Command, service: Emulator, monkeypatch: pytest.MonkeyPatch
+    run_checks: Command, service: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are a warning where the service is out of reach; a password is not shown."""
     monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@proxy.example:3128")
     monkeypatch.setenv("all_proxy", "http://proxy.example:3128")
-    outcome = examine(service.base_url, service.api_key)
+    outcome = run_checks(service.base_url, service.api_key)
     assert (outcome.code, states(outcome)) == (0, {})
     assert "HTTPS_PROXY, all_proxy: set, and not used" in checks(outcome)["Proxies"]["text"]
-    outcome = examine("https://nowhere.invalid/api/v1")
+    outcome = run_checks("https://nowhere.invalid/api/v1")
     assert states(outcome)["Proxies"] == "warning"
     assert "AsyncClient(proxy=...)" in checks(outcome)["Proxies"]["next"]
     assert "hidden" not in outcome.out
@@ -501,6 +501,6 @@ def test_stopped_while_it_waits(serve: Serve, number: signal.Signals, code: int)
     service = Stalling()
     env = {"AIFACESWAP_API_KEY": KEY, "AIFACESWAP_BASE_URL": serve(service).base_url}
     with running("doctor", env=env) as command:
-        assert service.begun.wait(PATIENCE)
+        assert service.begun.wait(TIMEOUT_SECONDS)
         assert command.stop(number) == code
     assert "Traceback" not in command.text

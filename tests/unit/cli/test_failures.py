@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aifaceswap import errors
-from aifaceswap.cli.context import Session
+from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import ADVICE, find_advice, report
 from aifaceswap.emulator import Emulator
 from support.commands import FOREVER, Outcome
@@ -36,7 +36,7 @@ def test_every_advice_can_be_said(
     kind: type[Exception], resume: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each row gives an error line first and the next step last, whatever is known."""
-    session = Session(["run", FACE, TARGET], command="run", resume=resume)
+    session = CommandContext(["run", FACE, TARGET], command="run", resume=resume)
     assert report(kind("it broke"), session) == find_advice(kind(), session).exit_code
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Error: ")
@@ -240,19 +240,19 @@ def test_text_from_elsewhere_cannot_steer_the_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Control characters in a message of the service are written out."""
-    report(errors.ServerError("\x1b[2Jgone\nNext: pay", status=500), Session([]))
+    report(errors.ServerError("\x1b[2Jgone\nNext: pay", status=500), CommandContext([]))
     assert "\\x1b[2Jgone\\nNext: pay" in capsys.readouterr().err
 
 
 def test_what_is_unexpected_is_raised(capsys: pytest.CaptureFixture[str]) -> None:
     """A defect keeps its traceback, but the paid swap is not forgotten."""
     with pytest.raises(ZeroDivisionError):
-        report(ZeroDivisionError(), Session([], resume="aifaceswap wait tsk_1"))
+        report(ZeroDivisionError(), CommandContext([], resume="aifaceswap wait tsk_1"))
     assert "aifaceswap wait tsk_1" in capsys.readouterr().err
 
 
 def test_what_is_unexpected_before_anything_is_paid(capsys: pytest.CaptureFixture[str]) -> None:
     """There is nothing to go on with, so nothing is said but the traceback."""
     with pytest.raises(ZeroDivisionError):
-        report(ZeroDivisionError(), Session([]))
+        report(ZeroDivisionError(), CommandContext([]))
     assert capsys.readouterr().err == ""

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from aifaceswap import webhooks
 from aifaceswap.cli import main
 from aifaceswap.cli.webhook.deliveries import ADVICE
-from aifaceswap.cli.webhook.listener import _take_garbage
+from aifaceswap.cli.webhook.listener import _drop_malformed
 from aifaceswap.emulator import DEFAULT_API_KEY
 from support.commands import Outcome, Running, environment, on_terminal, running
 from support.scripted import Received, ScriptedServer, answer, reset, stall
@@ -39,7 +39,7 @@ Serve = Callable[..., ScriptedServer]
 
 KEY = "key_test_123"
 ENV = {"AIFACESWAP_API_KEY": KEY}
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 # As no JSON library would write it: only the raw bytes are right.
 BODY = b'{ "event":"swap.completed",\n  "id":"tsk_1", "metadata": {"note": "inside \\u00e9"} }'
 # Of contract.md.
@@ -61,7 +61,7 @@ class Listening:
             webhooks.SIGNATURE_HEADER: webhooks.sign(body, KEY),
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         with contextlib.closing(connection):
             connection.request(method, "/any/path?x=1", body, sent)
             return connection.getresponse().status
@@ -132,7 +132,7 @@ def test_a_delivery_is_one_line_of_json(serve: Serve) -> None:
     assert line["swap"]["metadata"] == {"note": "inside é"}
     assert line["forwarded"]["status"] == 202
     assert line["forwarded"]["error"] is None
-    assert 0 < line["forwarded"]["seconds"] < PATIENCE
+    assert 0 < line["forwarded"]["seconds"] < TIMEOUT_SECONDS
 
 
 def test_without_an_app_a_delivery_is_only_shown() -> None:
@@ -274,10 +274,10 @@ def test_it_listens_until_it_is_stopped(serve: Serve, number: signal.Signals, bu
         sender = threading.Thread(target=lambda: post_in_vain(listener))
         if busy:
             sender.start()
-            assert app.begun.wait(PATIENCE)
+            assert app.begun.wait(TIMEOUT_SECONDS)
         assert listener.command.stop(number) == 0
         if busy:
-            sender.join(PATIENCE)
+            sender.join(TIMEOUT_SECONDS)
     assert listener.command.text.splitlines()[1:] == ["Stopped."]
 
 
@@ -338,7 +338,7 @@ def test_whoever_reads_has_gone() -> None:
             process.stdout.close()
             listener = Listening(Running(process, -1), int(url.rpartition(":")[2].strip("/")))
             assert listener.post() == 500
-            assert process.wait(PATIENCE) == 1
+            assert process.wait(TIMEOUT_SECONDS) == 1
             assert process.stderr.read() == b""
         finally:
             process.kill()
@@ -349,7 +349,7 @@ def test_nobody_reads_of_two_deliveries_at_once(serve: Serve) -> None:
     both = threading.Barrier(2)
 
     async def hold(request: Received, writer: asyncio.StreamWriter) -> None:
-        await asyncio.to_thread(both.wait, PATIENCE)
+        await asyncio.to_thread(both.wait, TIMEOUT_SECONDS)
         await answer(200)(request, writer)
 
     options = ("--forward-to", url_of(serve(hold)))
@@ -367,8 +367,8 @@ def test_nobody_reads_of_two_deliveries_at_once(serve: Serve) -> None:
             process.stdout.close()
             listener = Listening(Running(process, -1), int(url.rpartition(":")[2].strip("/")))
             sent = [senders.submit(listener.post) for _ in range(2)]
-            assert [post.result(PATIENCE) for post in sent] == [500, 500]
-            assert process.wait(PATIENCE) == 1
+            assert [post.result(TIMEOUT_SECONDS) for post in sent] == [500, 500]
+            assert process.wait(TIMEOUT_SECONDS) == 1
             assert process.stderr.read() == b""
         finally:
             process.kill()
@@ -378,7 +378,7 @@ def test_defects_are_not_taken_for_garbage() -> None:
     """What is wrong with the command itself is logged with its traceback."""
     defect = ZeroDivisionError()
     record = logging.makeLogRecord({"exc_info": (type(defect), defect, None)})
-    assert _take_garbage(record)
+    assert _drop_malformed(record)
 
 
 def test_what_people_see(serve: Serve) -> None:
@@ -535,7 +535,7 @@ def test_the_body_from_stdin() -> None:
         env=environment(**ENV),
         input=EXAMPLE,
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
@@ -745,6 +745,6 @@ def test_a_delivery_that_is_interrupted(serve: Serve) -> None:
     app = Stalling()
     url = url_of(serve(app))
     with running("--emulator", "webhook", "trigger", "--to", url) as command:
-        assert app.begun.wait(PATIENCE)
+        assert app.begun.wait(TIMEOUT_SECONDS)
         assert command.stop() == 130
     assert "Traceback" not in command.text
