@@ -11,18 +11,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 import pytest
 
 from aifaceswap.emulator import Emulator
-from support.commands import FOREVER, Outcome, environment, on_terminal, running
+from support.command_fixtures import Command, Serve
+from support.commands import FOREVER, environment, on_terminal, running
 from support.samples import FACE, TARGET
-from support.scripted import SWAP, Received, ScriptedServer, answer, stall
+from support.scripted import SWAP, Received, answer, stall
 
-Command = Callable[..., Outcome]
 PATIENCE = 20.0
 
 
@@ -35,9 +34,6 @@ class Stalling:
     async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
         self.begun.set()
         await stall(request, writer)
-
-
-Serve = Callable[..., ScriptedServer]
 
 
 def settings(base_url: str) -> dict[str, str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from aifaceswap.emulator import Emulator
-from support.commands import Outcome, on_terminal
+from support.command_fixtures import Command
+from support.commands import on_terminal
 from support.samples import FACE, TARGET
-
-Command = Callable[..., Outcome]
 
 
 def on_screen(service: Emulator, *arguments: str) -> str:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ from aifaceswap.cli.bulk.plan import Plan
 from aifaceswap.cli.bulk.rows import in_threads
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator.faults import Fault, Status
+from support.command_fixtures import Command
 from support.commands import Outcome, environment, on_terminal, running
 from support.samples import FACE, TARGET
 
-Command = Callable[..., Outcome]
 FAILS = "https://example.com/fails.jpg"
 # Refused at once: such a row needs no waiting.
 REFUSED = "https://example.com/nsfw.jpg"

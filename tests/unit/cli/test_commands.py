@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from aifaceswap.emulator import Emulator
-from support.commands import FOREVER, INSTANT, Outcome
+from support.command_fixtures import Command
+from support.commands import FOREVER, INSTANT
 from support.samples import FACE, TARGET
-
-Command = Callable[..., Outcome]
 
 pytestmark = pytest.mark.usefixtures("service")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from aifaceswap.emulator import Emulator
+from support.command_fixtures import Command
 from support.commands import on_terminal
 from support.samples import FACE, TARGET
-from unit.cli.conftest import Command
 
 
 @pytest.fixture(autouse=True)

@@ -23,11 +23,9 @@ from anyio.from_thread import start_blocking_portal
 
 from aifaceswap.cli.doctor.checks import check_versions, judge_certificate
 from aifaceswap.emulator import Emulator
+from support.command_fixtures import Command, Serve
 from support.commands import Outcome, on_terminal, run_process, running
-from support.scripted import Received, ScriptedServer, answer, raw, refusal, stall
-
-Command = Callable[..., Outcome]
-Serve = Callable[..., ScriptedServer]
+from support.scripted import Received, answer, raw, refusal, stall
 
 KEY = "key_live_abcd9876"
 TIMEOUT_SECONDS = 20.0
@@ -402,7 +400,7 @@ def test_a_certificate_that_ends_soon(days: float, state: str) -> None:
     check = judge_certificate("TLSv1.3", certificate)
     assert check.state == state
     assert "An Authority" in check.text
-    assert ("tell whoever runs the server" in (check.next or "")) == (state == "warning")
+    assert ("renew the server's certificate" in (check.next or "")) == (state == "warning")
 
 
 # --- this machine ----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,9 @@ from aifaceswap import errors
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import ADVICE, find_advice, report
 from aifaceswap.emulator import Emulator
-from support.commands import FOREVER, Outcome
+from support.command_fixtures import Command
+from support.commands import FOREVER
 from support.samples import FACE, TARGET
-
-Command = Callable[..., Outcome]
 
 
 def all_errors(kind: type[Exception] = errors.AIFaceSwapError) -> Iterator[type[Exception]]:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,11 +31,9 @@ from aifaceswap.cli import main
 from aifaceswap.cli.webhook.deliveries import ADVICE
 from aifaceswap.cli.webhook.listener import _drop_malformed
 from aifaceswap.emulator import DEFAULT_API_KEY
+from support.command_fixtures import Command, Serve
 from support.commands import Outcome, Running, environment, on_terminal, running
 from support.scripted import Received, ScriptedServer, answer, reset, stall
-
-Command = Callable[..., Outcome]
-Serve = Callable[..., ScriptedServer]
 
 KEY = "key_test_123"
 ENV = {"AIFACESWAP_API_KEY": KEY}
