@@ -203,7 +203,7 @@ def test_what_is_not_believed(serve: Serve, what: dict[str, Any], status: int, r
     app = serve(answer(200))
     with listening("--forward-to", url_of(app)) as listener:
         assert listener.post(**what) == status
-        seen = listener.command.read_until("refused")
+        seen = listener.command.read_until("rejected")
         listener.command.stop()
     line = listener.command.text.splitlines()[1]
     assert re.fullmatch(rf"\d\d:\d\d:\d\d  rejected  {status} .*{reason}", line), seen
