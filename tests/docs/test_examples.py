@@ -44,7 +44,10 @@ NOT_COMPARED = {
     )
 }
 # What commands of a page run that the package does not bring.
-NEEDED = {"docs/guides/migrating.md": ["requests"]}
+NEEDED = {
+    "docs/guides/migrating.md": ["requests"],
+    "docs/tutorials/web-app.md": ["fastapi", "uvicorn", "httpx"],
+}
 # Python for packages that need not be here; another test runs it and names the page.
 RUN_ELSEWHERE = "py"
 
