@@ -123,13 +123,14 @@ def frameworks(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format, style, spelling and the import contracts."""
+    """Format, style, spelling, wording and the import contracts."""
     session.install(*_group("lint"))
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
     session.run("codespell")
     session.run("lint-imports")
     session.run("python", "tests/support/write_sync.py", "--check")
+    session.run("python", "tests/lint/language.py")
 
 
 @nox.session
