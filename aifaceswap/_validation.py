@@ -303,10 +303,20 @@ def seconds(
 
 def max_wait(value: object) -> float:
     """Check how long a call may wait for rate limits: seconds, 0 or more; infinite: no maximum."""
+    return non_negative_number("max_wait", value, "a number of seconds", ConfigurationError)
+
+
+def non_negative_number(
+    field: str,
+    value: object,
+    kind: str,
+    error: type[ConfigurationError | InvalidRequestError],
+) -> float:
+    """Check a number, 0 or more, or infinite; raise `error` for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        # An integer that no float can hold is longer than any deadline.
+        # An integer that no float can hold is larger than any limit.
         return float(value) if value <= _LARGEST else math.inf
-    raise ConfigurationError.for_field("max_wait", value, "must be a number of seconds, 0 or more")
+    raise error.for_field(field, value, f"must be {kind}, 0 or more")
 
 
 def non_negative_integer(field: str, value: object) -> int:

@@ -543,9 +543,9 @@ class AsyncSwaps:
         concurrency: int = MAX_UNFINISHED_SWAPS,
         on_progress: Callable[[BulkProgress], object] | None = None,
         skip_finished: bool = False,
-        retry_failed: bool = False,
+        retry_failed: bool | Literal["all"] = False,
         max_wait: float = 300.0,
-        timeout: float | None = None,
+        timeout: float | None = 900.0,
     ) -> AsyncBulk:
         """Create many swaps, each exactly once, and wait for all of them.
 
@@ -564,25 +564,33 @@ class AsyncSwaps:
             on_progress: Called with a `BulkProgress` after each change, in the event loop's
                 thread, which it must not block.
             skip_finished: Leave out rows that had their outcome in an earlier run.
-            retry_failed: Retry rows that failed in an earlier run, as new swaps.
-            max_wait: Seconds that the run may wait for one rate limit before it stops. The
-                daily limit can take hours.
-            timeout: Maximum seconds to wait for one swap. After it the row's outcome is
-                `WaitTimeoutError`, and the next run waits for the swap again. None: no maximum.
+            retry_failed: Retry rows that failed in an earlier run, as new swaps. Rows that would
+                fail again for their content are left out; ``"all"``: these, too.
+            max_wait: Maximum seconds, 0 or more, that requests to create swaps may be refused
+                without one that is accepted, or a swap that finishes. Beyond it the run stops.
+                The daily limit can take hours.
+            timeout: Maximum seconds, above 0, to wait for one swap. After it the row's outcome
+                is `WaitTimeoutError`, the run continues with its other slots, and the next run
+                waits for the swap again. None: no maximum.
 
         Returns:
             The run.
 
         Raises:
             InvalidRequestError: An argument is not valid.
-            BulkStoppedError: While iterating: the key, the credits or the daily limit stop
-                every row. The journal has every row that was begun.
+            BulkStoppedError: While iterating: the run cannot continue, e.g. without credits or
+                with a service that fails every row. The journal has every row that was begun.
             JournalError: The journal is in use, damaged, of another input, or cannot be written.
         """
         # Imported here: only those who run bulk need SQLite.
         from aifaceswap.bulk import AsyncBulk, BulkSettings  # noqa: PLC0415
 
         _validation.positive_integer("concurrency", concurrency, InvalidRequestError)
+        _validation.non_negative_number(
+            "max_wait", max_wait, "a number of seconds", InvalidRequestError
+        )
+        if timeout is not None:
+            _validation.seconds("timeout", timeout, error=InvalidRequestError)
         settings = BulkSettings(
             journal=journal,
             download_to=None if download_to is None else Path(download_to),

@@ -502,9 +502,9 @@ class Swaps:
         concurrency: int = MAX_UNFINISHED_SWAPS,
         on_progress: Callable[[BulkProgress], object] | None = None,
         skip_finished: bool = False,
-        retry_failed: bool = False,
+        retry_failed: bool | Literal["all"] = False,
         max_wait: float = 300.0,
-        timeout: float | None = None,
+        timeout: float | None = 900.0,
     ) -> Bulk:
         """Create many swaps, each exactly once, and wait for all of them.
 
@@ -523,19 +523,22 @@ class Swaps:
             on_progress: Called with a `BulkProgress` after each change, in the event loop's
                 thread, which it must not block.
             skip_finished: Leave out rows that had their outcome in an earlier run.
-            retry_failed: Retry rows that failed in an earlier run, as new swaps.
-            max_wait: Seconds that the run may wait for one rate limit before it stops. The
-                daily limit can take hours.
-            timeout: Maximum seconds to wait for one swap. After it the row's outcome is
-                `WaitTimeoutError`, and the next run waits for the swap again. None: no maximum.
+            retry_failed: Retry rows that failed in an earlier run, as new swaps. Rows that would
+                fail again for their content are left out; ``"all"``: these, too.
+            max_wait: Maximum seconds, 0 or more, that requests to create swaps may be refused
+                without one that is accepted, or a swap that finishes. Beyond it the run stops.
+                The daily limit can take hours.
+            timeout: Maximum seconds, above 0, to wait for one swap. After it the row's outcome
+                is `WaitTimeoutError`, the run continues with its other slots, and the next run
+                waits for the swap again. None: no maximum.
 
         Returns:
             The run.
 
         Raises:
             InvalidRequestError: An argument is not valid.
-            BulkStoppedError: While iterating: the key, the credits or the daily limit stop
-                every row. The journal has every row that was begun.
+            BulkStoppedError: While iterating: the run cannot continue, e.g. without credits or
+                with a service that fails every row. The journal has every row that was begun.
             JournalError: The journal is in use, damaged, of another input, or cannot be written.
         """
         run = self._swaps.bulk(

@@ -36,8 +36,6 @@ from aifaceswap.models import (
     without_query,
 )
 
-# A result URL that has expired answers with one of these: the swap has a fresh one.
-EXPIRED = frozenset({401, 403, 404, 410})
 _SHOWN = 200  # characters of a body in an error's message
 _WITHOUT_BODY = frozenset({204, 205})
 _MOST_DIGITS = 12
@@ -58,6 +56,9 @@ _CODES: Mapping[str, type[APIStatusError]] = {
     "rate_limited_concurrent": ConcurrencyLimitError,
     "api_temporarily_disabled": ServiceUnavailableError,
 }
+#: The codes of the contract. Each means that the request had no effect.
+DOCUMENTED_CODES = frozenset(_CODES)
+
 _STATUSES: Mapping[int, type[APIStatusError]] = {
     400: BadRequestError,
     401: AuthenticationError,

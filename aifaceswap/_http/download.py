@@ -15,7 +15,7 @@ import anyio
 import attrs
 from anyio import to_thread
 
-from aifaceswap._api.responses import EXPIRED, RawResponse, status_error
+from aifaceswap._api.responses import RawResponse, status_error
 from aifaceswap._http.retry import next_wait
 from aifaceswap._http.transport import CallOptions, Stream, Transport
 from aifaceswap._validation import is_loopback
@@ -85,12 +85,12 @@ async def download_result(
     *,
     max_bytes: int,
 ) -> None:
-    """Download a swap's result; once the link has expired, with the one that `get` returns."""
+    """Download a swap's result; if its link does not work, with the one that `get` returns."""
     if isinstance(swap, Swap) and swap.result_url:
         try:
             await download(transport, _result_url(swap), target, options, max_bytes=max_bytes)
-        except APIStatusError as error:
-            if error.status not in EXPIRED:
+        except (APIStatusError, APIConnectionError) as error:
+            if isinstance(error, APIStatusError) and error.status >= 500:  # noqa: PLR2004 - all 5xx
                 raise
         else:
             return

@@ -1,45 +1,84 @@
-"""The life of one row: its swap is created, watched and downloaded, and its end written down."""
+"""The life of one row: its swap is created, watched and downloaded, and its end written down.
+
+A row is final when its swap has finished, or when the service has proven that there is none. Every
+other end leaves it open: the next run continues with the same key, and with the swap's id once
+that is known.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
-from collections.abc import Awaitable, Callable
-from pathlib import PurePosixPath
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import attrs
 
-from aifaceswap._api.requests import MAX_DOWNLOAD, Call, get_swap, post_swap
-from aifaceswap._api.responses import read_response
+from aifaceswap._api.requests import MAX_DOWNLOAD, Call, get_swap, list_swaps, post_swap
+from aifaceswap._api.responses import read_answer, read_response
 from aifaceswap._http.download import download_result
-from aifaceswap._http.retry import is_retryable
 from aifaceswap._http.transport import CallOptions, Transport
-from aifaceswap._limits import ATTEMPT_TIMEOUT
+from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE
 from aifaceswap._polling.watcher import Watcher
+from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._journal import Journal, JournalEntry, State, error_json, swap_json
+from aifaceswap.bulk._slots import Slot, Slots
 from aifaceswap.bulk._values import BulkSettings, Outcome, outcome_of
+from aifaceswap.bulk._verdicts import Verdict, may_have_created, verdict
 from aifaceswap.errors import (
     AIFaceSwapError,
-    APIStatusError,
     AuthenticationError,
-    InsufficientCreditsError,
     JournalError,
     RateLimitError,
     SwapFailedError,
     WaitTimeoutError,
 )
-from aifaceswap.models import Response, Swap
+from aifaceswap.models import Swap, SwapPage
 
 T = TypeVar("T")
 
-# What every row meets, not this one alone.
-STOPPING = (AuthenticationError, InsufficientCreditsError, RateLimitError, JournalError)
-_OPTIONS = CallOptions(timeout=ATTEMPT_TIMEOUT, deadline=600.0, max_retries=8)
+_READ = CallOptions(timeout=ATTEMPT_TIMEOUT, deadline=600.0, max_retries=8)
+_LIST = CallOptions(timeout=10.0, deadline=30.0, max_retries=1)
+# After so many seconds an unfinished swap may have been forgotten by the service's workers.
+_DOUBT_AFTER = 900.0
+# What is lost once is sent again at once; longer troubles are the circuit breaker's.
+_POST_RETRIES = 2
+_POST_DEADLINE = (60.0, 600.0)
 _DOWNLOADS = 4
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
+
+
+@attrs.define(eq=False)
+class Row:
+    """A row in progress.
+
+    Attributes:
+        entry: The row as the journal has it, or is about to.
+        slot: Its slot, until its swap has finished.
+        began: When it was begun, by the loop's clock.
+        swap: The swap as it was last seen.
+        may_exist: Whether there may be a swap of this row that nobody has the id of.
+        is_posting: Whether its POST is in progress.
+        was_refused: Whether a POST of it is to be sent again.
+        is_rejected: Whether the service has proven that there is no swap of this row.
+    """
+
+    entry: JournalEntry
+    slot: Slot | None
+    began: float
+    swap: Swap | None = None
+    may_exist: bool = False
+    is_posting: bool = False
+    was_refused: bool = False
+    is_rejected: bool = False
+
+    def update(self, **changes: object) -> None:
+        self.entry = attrs.evolve(self.entry, **changes)  # type: ignore[arg-type]
 
 
 class RowWorker:
@@ -50,136 +89,257 @@ class RowWorker:
         watcher: Waits until swaps have finished.
         journal: The record of the run, if it has one.
         settings: The settings of the run.
+        slots: Where a row gets another slot if the service has given its own to others.
+        breaker: Pauses the run for troubles that all rows share.
+        on_change: Called when the progress of a row has changed.
+
+    Attributes:
+        doubt_after: Seconds after which the slot of an unfinished swap is doubtful.
+        stopping: Whether nothing more is to be sent for rows that have no swap yet.
+        leaving: Whether rows are to end once the id of their swap is written down.
     """
 
     def __init__(
         self,
+        *,
         transport: Transport,
         watcher: Watcher,
         journal: Journal | None,
         settings: BulkSettings,
+        slots: Slots,
+        breaker: CircuitBreaker,
+        on_change: Callable[[], object],
     ) -> None:
         self._transport = transport
         self._watcher = watcher
         self._journal = journal
         self._settings = settings
+        self._slots = slots
+        self._breaker = breaker
+        self._on_change = on_change
+        self.doubt_after = _DOUBT_AFTER if settings.timeout is None else settings.timeout
+        self.stopping = False
+        self.leaving = False
         self._clock = asyncio.get_running_loop().time
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
+        least, most = _POST_DEADLINE
+        self._post_options = CallOptions(
+            timeout=ATTEMPT_TIMEOUT,
+            deadline=min(most, max(least, settings.max_wait)),
+            max_retries=_POST_RETRIES,
+            max_wait=settings.max_wait,
+        )
 
-    async def complete(self, entry: JournalEntry, release_slot: Callable[[], None]) -> Outcome:
+    async def complete(self, row: Row) -> Outcome:
         """Take a row to its outcome.
 
         Args:
-            entry: The row as the journal has it.
-            release_slot: Called when its swap no longer counts as unfinished.
+            row: The row, with a slot unless its swap has finished.
 
         Raises:
-            AIFaceSwapError: Something that every row meets; this one stays open.
+            RunStopped: Every row would meet this; this one stays open.
+            JournalError: The journal cannot be written.
+            OSError: The result cannot be saved.
         """
-        began = self._clock()
-        swap = entry.swap
+        row.swap = row.entry.swap
+        row.may_exist = row.entry.state == State.INTENDED
         try:
-            if entry.state != State.AWAITING_DOWNLOAD:
-                try:
-                    entry, swap = await self._create_and_wait(entry)
-                finally:
-                    release_slot()
-            if swap is None or swap.has_failed:
-                raise SwapFailedError(f"row {entry.row}: {_reason(swap)}", swap=swap)
-            entry = attrs.evolve(entry, state=State.AWAITING_DOWNLOAD, swap_json=swap_json(swap))
-            entry = await self._download_result(entry, swap)
-            seconds = self._clock() - began
-            entry = await self._write(attrs.evolve(entry, state=State.DONE, seconds=seconds))
+            return await self._complete(row)
+        except JournalError:
+            raise
         except AIFaceSwapError as error:
-            return await self._fail(entry, error, self._clock() - began, swap)
-        return outcome_of(entry, swap)
+            return await self._fail(row, error)
+        except (RunStopped, OSError):
+            raise
+        except Exception as error:
+            wrapped = AIFaceSwapError(f"row {row.entry.row}: {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            return await self._fail(row, wrapped)
+        finally:
+            if row.slot is not None:
+                may_count = row.may_exist or row.entry.swap_id is not None
+                (row.slot.doubt if may_count else row.slot.release)()
+                row.slot = None
 
-    async def send(self, call: Call[T]) -> Response[T]:
-        """Send a call, and wait for the service's limits as long as is allowed."""
-        return await self._within_limits(
-            lambda: self._transport.send(call, _OPTIONS, read_response)
-        )
+    async def newest_swaps(self) -> SwapPage:
+        """The newest swaps of the key; a list that fails is not insisted on."""
+        call = list_swaps(MAX_PAGE_SIZE)
+        return await self._within_limits(lambda: self._transport.send(call, _LIST, read_answer))
+
+    async def read(self, call: Call[T]) -> T:
+        """Send a call that only reads, and wait for the service's limits."""
+        return await self._within_limits(lambda: self._transport.send(call, _READ, read_answer))
 
     async def wait(self, swap: Swap | str) -> Swap:
         """Wait until a swap has finished."""
         return await self._within_limits(lambda: self._watcher.wait(swap, self._settings.timeout))
 
-    async def _create_and_wait(self, entry: JournalEntry) -> tuple[JournalEntry, Swap]:
-        """Take a row's swap to its end."""
-        if entry.swap_id is not None:
-            return entry, await self.wait(entry.swap_id)
-        if entry.state == State.NEW:
-            entry = await self._write(attrs.evolve(entry, state=State.INTENDED))
-        response = await self.send(post_swap(entry.body, entry.key))
-        swap = response.value
-        entry = attrs.evolve(
-            entry, state=State.CREATED, swap_id=swap.id, attempts=response.attempts
+    async def _complete(self, row: Row) -> Outcome:
+        if row.entry.state != State.AWAITING_DOWNLOAD:
+            if row.entry.swap_id is None:
+                await self._create(row)
+            await self._finish(row)
+        await self._save_result(row)
+        row.update(state=State.DONE, seconds=self._clock() - row.began)
+        await self._write(row.entry)
+        return outcome_of(row.entry, row.swap)
+
+    # --- the swap ---
+
+    async def _create(self, row: Row) -> None:
+        if row.entry.state == State.NEW:
+            row.update(state=State.INTENDED)
+            await self._write(row.entry)
+        while row.entry.swap_id is None:
+            async with self._breaker.turn():
+                began = self._clock()
+                with _posting(row):
+                    error = await self._post(row)
+            if error is not None:
+                await self._handle_refusal(row, error, began)
+        if self.leaving:
+            raise RunStopped(None)
+
+    async def _post(self, row: Row) -> AIFaceSwapError | None:
+        """Send the POST once; the swap's id is written down before this returns."""
+        call = post_swap(row.entry.body, row.entry.key)
+        may_exist, row.may_exist = row.may_exist, True
+        try:
+            response = await self._transport.send(call, self._post_options, read_response)
+        except AIFaceSwapError as error:
+            row.may_exist = may_exist or may_have_created(error)
+            row.update(attempts=row.entry.attempts + getattr(error, "attempts", 0))
+            return error
+        self._breaker.accepted()
+        if row.slot is not None:
+            row.slot.accepted()
+            row.slot.doubt_in(self.doubt_after)
+        swap = row.swap = response.value
+        row.update(
+            state=State.CREATED,
+            swap_id=swap.id,
+            swap_json=swap_json(swap),
+            attempts=row.entry.attempts + response.attempts,
         )
-        if swap.is_finished:
-            return entry, swap
-        await self._write(entry)
-        return entry, await self.wait(swap)
+        if not swap.is_finished:
+            await self._write(row.entry)
+        return None
 
-    async def _fail(
-        self, entry: JournalEntry, error: AIFaceSwapError, seconds: float, swap: Swap | None
-    ) -> Outcome:
-        """Write down a failure that is final; any other leaves the row open for the next run."""
-        error.idempotency_key = entry.key
-        # A swap that is done is paid: only its picture is missing, and may come the next time.
-        state = None if entry.state == State.AWAITING_DOWNLOAD else _state_after(error)
-        if isinstance(error, SwapFailedError | WaitTimeoutError):
-            swap = error.swap
-        entry = attrs.evolve(entry, seconds=seconds, error_json=error_json(error))
-        if state is not None:
-            json = None if swap is None else swap_json(swap)
-            await self._write(attrs.evolve(entry, state=state, swap_json=json))
-        if isinstance(error, STOPPING):
-            raise error
-        return outcome_of(entry, swap, error)
+    async def _handle_refusal(self, row: Row, error: AIFaceSwapError, began: float) -> None:
+        """Raise what ends the row or the run; return if the POST is to be sent again."""
+        row.was_refused = True
+        match verdict(error):
+            case Verdict.NO_SLOT if row.slot is not None:
+                await self._change_slot(row, row.slot, error, began)
+            case Verdict.UNAVAILABLE:
+                self._breaker.pause(error, began)
+            case Verdict.WRONG_ADDRESS:
+                self._breaker.stop_if_repeated(error, began)
+            case Verdict.KEY_REJECTED:
+                raise RunStopped(error)
+            case Verdict.NO_CREDITS:
+                if not row.may_exist:
+                    row.update(state=State.NO_CREDITS, error_json=error_json(error))
+                    await self._write(row.entry)
+                raise RunStopped(error)
+            case Verdict.REJECTED:
+                row.is_rejected = not row.may_exist
+                raise error
+            case _:
+                self._breaker.pause_if_repeated(error, began)
+                raise error
+        if self.stopping:
+            raise RunStopped(error)
 
-    async def _download_result(self, entry: JournalEntry, swap: Swap) -> JournalEntry:
+    async def _change_slot(
+        self, row: Row, slot: Slot, error: AIFaceSwapError, began: float
+    ) -> None:
+        """Give up a slot that others hold, and wait for another one."""
+        retry_after = getattr(error, "retry_after", None) or 0.0
+        # While other swaps of this run are in progress it does not stand still.
+        left = math.inf if self._slots.held > 1 else self._breaker.time_left(began)
+        if left <= 0:
+            raise RunStopped(error)
+        slot.refused(retry_after, at_most=left)
+        row.slot = None
+        row.slot = await self._slots.acquire(first=True)
+
+    async def _finish(self, row: Row) -> None:
+        """Wait for the row's swap, and give its slot back when it has finished."""
+        swap = row.swap
+        if swap is None or not swap.is_finished:
+            swap = row.swap = await self.wait(swap or row.entry.swap_id or "")
+        self._breaker.progressed()
+        if row.slot is not None:
+            row.slot.release()
+            row.slot = None
+            self._on_change()
+        if swap.has_failed:
+            raise SwapFailedError.of(swap)
+        row.update(state=State.AWAITING_DOWNLOAD, swap_json=swap_json(swap))
+
+    # --- the result ---
+
+    async def _save_result(self, row: Row) -> None:
         folder = self._settings.download_to
         if folder is None:
-            return entry
-        await self._write(entry)
-        target = folder / _file_name(entry.row, swap)
-        async with self._downloads:
-            await download_result(
-                self._transport, swap, target, _OPTIONS, self._get, max_bytes=MAX_DOWNLOAD
-            )
-        return attrs.evolve(entry, path=os.fsencode(target))
+            return
+        await self._write(row.entry)
 
-    async def _get(self, swap_id: str) -> Swap:
-        return (await self.send(get_swap(swap_id))).value
+        async def get(swap_id: str) -> Swap:
+            row.swap = await self.read(get_swap(swap_id))
+            row.update(swap_json=swap_json(row.swap))
+            return row.swap
+
+        swap = row.swap or await get(row.entry.swap_id or "")
+        target = folder / _file_name(row.entry.row, swap)
+        async with self._downloads:
+            await download_result(self._transport, swap, target, _READ, get, max_bytes=MAX_DOWNLOAD)
+        row.update(path=os.fsencode(target))
+
+    async def _download(
+        self, swap: Swap, target: Path, get: Callable[[str], Awaitable[Swap]]
+    ) -> None:
+        await download_result(self._transport, swap, target, _READ, get, max_bytes=MAX_DOWNLOAD)
+
+    # --- the end ---
+
+    async def _fail(self, row: Row, error: AIFaceSwapError) -> Outcome:
+        """Write down a failure that is final; any other leaves the row open for the next run."""
+        error.idempotency_key = row.entry.key
+        if isinstance(error, WaitTimeoutError):
+            row.swap = error.swap or row.swap
+        row.update(seconds=self._clock() - row.began)
+        if row.is_rejected or isinstance(error, SwapFailedError):
+            json = None if row.swap is None else swap_json(row.swap)
+            row.update(state=State.FAILED, swap_json=json, error_json=error_json(error))
+            await self._write(row.entry)
+        return outcome_of(row.entry, row.swap, error)
 
     async def _within_limits(self, attempt: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 return await attempt()
+            except AuthenticationError as error:
+                raise RunStopped(error) from error
             except RateLimitError as error:
                 wait = error.retry_after
                 if wait is None or wait > self._settings.max_wait:
-                    raise
+                    raise RunStopped(error) from error
             await asyncio.sleep(wait)
 
-    async def _write(self, entry: JournalEntry) -> JournalEntry:
+    async def _write(self, entry: JournalEntry) -> None:
         if self._journal is not None:
             await self._journal.write(entry)
-        return entry
 
 
-def _state_after(error: AIFaceSwapError) -> State | None:
-    """The state of a row that failed like this; None: it stays as it is."""
-    if isinstance(error, InsufficientCreditsError):
-        return State.NO_CREDITS
-    if isinstance(error, STOPPING):
-        return None
-    final = isinstance(error, SwapFailedError | APIStatusError) and not is_retryable(error)
-    return State.FAILED if final else None
-
-
-def _reason(swap: Swap | None) -> str:
-    return (swap and swap.error_message) or "the service gives no reason"
+@contextmanager
+def _posting(row: Row) -> Generator[None]:
+    row.is_posting = True
+    try:
+        yield
+    finally:
+        row.is_posting = False
 
 
 def _file_name(row: int, swap: Swap) -> str:

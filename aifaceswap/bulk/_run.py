@@ -9,22 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sized
 from contextlib import suppress
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from aifaceswap._api.requests import list_swaps
+import anyio
+
 from aifaceswap._http.transport import Transport
-from aifaceswap._limits import MAX_PAGE_SIZE
+from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap._polling.watcher import Watcher
+from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._journal import FINISHED, Journal, JournalEntry, State
-from aifaceswap.bulk._row import STOPPING, RowWorker
+from aifaceswap.bulk._row import Row, RowWorker
 from aifaceswap.bulk._rows import InvalidRow, Requests, Rows
+from aifaceswap.bulk._slots import Slot, Slots
 from aifaceswap.bulk._values import BulkProgress, BulkSettings, Outcome, outcome_of
 from aifaceswap.errors import AIFaceSwapError, BulkStoppedError, JournalError
 from aifaceswap.models import Swap
 
 # Rows that have finished and wait for their download or for the consumer.
 _WAITING_ROWS = 64
+# Seconds that POSTs in flight have to finish when the block is left.
+_LAST_POSTS = 10.0
 
 
 class _End:
@@ -34,8 +40,8 @@ class _End:
 class AsyncBulk:
     """A run: an async context manager, and an async iterator of one outcome for each row.
 
-    Made by ``client.swaps.bulk()``. Leaving the block interrupts what is in progress; what is
-    journaled is resumed in the next run.
+    Made by ``client.swaps.bulk()``. Leaving the block starts no further row, finishes the POSTs in
+    flight (10 s at most), and closes the journal; the next run resumes what was in progress.
 
     Args:
         transport: Sends the requests.
@@ -52,13 +58,13 @@ class AsyncBulk:
         self._requests = requests
         self._settings = settings
         self._journal: Journal | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._rows: dict[Row, asyncio.Task[None]] = {}
         # Those that watch swaps of others: the run does not wait for them.
         self._others: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._stopped_by: BaseException | None = None
         self._total = len(requests) if isinstance(requests, Sized) else None
-        self._counts: dict[str, int] = {"read": 0, "done": 0, "failed": 0, "in_flight": 0}
+        self._counts: dict[str, int] = {"read": 0, "done": 0, "failed": 0}
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -66,8 +72,18 @@ class AsyncBulk:
             settings.download_to.mkdir(parents=True, exist_ok=True)
         if settings.journal is not None:
             self._journal = await Journal.open(settings.journal)
-        self._worker = RowWorker(self._transport, self._watcher, self._journal, settings)
-        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._clock = asyncio.get_running_loop().time
+        self._slots = Slots(settings.concurrency, MAX_UNFINISHED_SWAPS)
+        self._breaker = CircuitBreaker(settings.max_wait, self._report)
+        self._worker = RowWorker(
+            transport=self._transport,
+            watcher=self._watcher,
+            journal=self._journal,
+            settings=settings,
+            slots=self._slots,
+            breaker=self._breaker,
+            on_change=self._report,
+        )
         # Rows that are begun, up to the moment at which their outcome is taken.
         self._rows_begun = asyncio.Semaphore(settings.concurrency + _WAITING_ROWS)
         self._outcomes: asyncio.Queue[Outcome | type[_End]] = asyncio.Queue()
@@ -81,10 +97,31 @@ class AsyncBulk:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tasks = [self._feeding, self._ending, *self._tasks, *self._others]
-        for task in tasks:
+        leaving = asyncio.ensure_future(self._leave())
+        cancelled: asyncio.CancelledError | None = None
+        # anyio's scopes cancel again and again, asyncio's tasks as often as somebody says so.
+        with anyio.CancelScope(shield=True):
+            while not leaving.done():
+                try:
+                    await asyncio.wait([leaving])
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        leaving.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _leave(self) -> None:
+        """End all tasks and close the journal; POSTs in flight are finished and written down."""
+        self._stopping = self._worker.stopping = self._worker.leaving = True
+        posting = [task for row, task in self._rows.items() if row.is_posting]
+        rest = {self._feeding, self._ending, *self._rows.values(), *self._others}
+        for task in rest.difference(posting):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if posting:
+            await asyncio.wait(posting, timeout=_LAST_POSTS)
+        for task in posting:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
         if self._journal is not None:
             await self._journal.close()
 
@@ -128,13 +165,27 @@ class AsyncBulk:
         self.stop()
 
     def stop(self) -> None:
-        """Start no further row. The iteration ends when the rows in progress have finished."""
-        self._stopping = True
+        """Start no further row. The iteration ends when the swaps in progress have finished."""
+        self._stopping = self._worker.stopping = True
         self._feeding.cancel()
+        for row, task in self._rows.items():
+            is_held_up = row.was_refused or self._breaker.error is not None
+            if is_held_up and row.entry.swap_id is None and not row.is_posting:
+                task.cancel()
 
     # --- rows in ---
 
     async def _feed(self) -> None:
+        try:
+            await self._begin_rows()
+        except RunStopped as stopped:
+            self._stop_for(stopped.cause)
+        except BaseException as error:
+            # Also a CancelledError of the caller's rows; `stop()` is the one that is expected.
+            if not (self._stopping and isinstance(error, asyncio.CancelledError)):
+                self._stop_for(error)
+
+    async def _begin_rows(self) -> None:
         await self._count_swaps_of_others()
         settings = self._settings
         rows = Rows(
@@ -155,15 +206,9 @@ class AsyncBulk:
 
     async def _end(self) -> None:
         """Wait until all rows are read and all that were begun have finished."""
-        try:
-            await self._feeding
-        except asyncio.CancelledError:
-            if not self._stopping:
-                raise
-        except Exception as error:
-            self._stop_for(error)
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await asyncio.wait([self._feeding])
+        while self._rows:
+            await asyncio.wait(self._rows.values())
         self._outcomes.put_nowait(_End)
 
     async def _repeat(self, entry: JournalEntry) -> None:
@@ -176,48 +221,52 @@ class AsyncBulk:
 
     async def _begin(self, entry: JournalEntry) -> None:
         await self._rows_begun.acquire()
-        if entry.state != State.AWAITING_DOWNLOAD:
-            await self._slots.acquire()
-            self._count("in_flight")
-        task = asyncio.ensure_future(self._complete(entry))
-        self._tasks.add(task)
-        task.add_done_callback(self._row_ended)
+        slot = None
+        if entry.state == State.CREATED:
+            # The service counts it already.
+            slot = self._slots.hold()
+            slot.doubt_in(self._worker.doubt_after)
+        elif entry.state != State.AWAITING_DOWNLOAD:
+            slot = await self._slots.acquire()
+        row = Row(entry, slot, self._clock())
+        task = asyncio.ensure_future(self._complete(row))
+        self._rows[row] = task
+        task.add_done_callback(lambda _: self._rows.pop(row))
+        self._report()
 
-    async def _complete(self, entry: JournalEntry) -> None:
+    async def _complete(self, row: Row) -> None:
         try:
-            outcome = await self._worker.complete(entry, self._release_slot)
-        except STOPPING as error:
-            self._stop_for(error)
+            outcome = await self._worker.complete(row)
+        except asyncio.CancelledError:
             self._rows_begun.release()
+        except RunStopped as stopped:
+            self._rows_begun.release()
+            self._stop_for(stopped.cause)
+        except BaseException as error:
+            self._rows_begun.release()
+            self._stop_for(error)
         else:
             self._put(outcome)
-
-    def _release_slot(self) -> None:
-        self._slots.release()
-        self._count("in_flight", -1)
 
     async def _count_swaps_of_others(self) -> None:
         """The service counts every unfinished swap of the key: others hold slots, too."""
         ours = set[str]() if self._journal is None else await self._journal.unfinished_ids()
         try:
-            page = (await self._worker.send(list_swaps(MAX_PAGE_SIZE))).value
-        except STOPPING:
-            raise
+            page = await self._worker.newest_swaps()
         except AIFaceSwapError:
             return
         for swap in page:
-            if not swap.is_finished and swap.id not in ours and not self._slots.locked():
-                await self._slots.acquire()
-                task = asyncio.ensure_future(self._hold_slot_for(swap))
+            if not swap.is_finished and swap.id not in ours:
+                slot = self._slots.hold(own=False)
+                task = asyncio.ensure_future(self._hold_slot_for(swap, slot))
                 self._others.add(task)
                 task.add_done_callback(self._others.discard)
 
-    async def _hold_slot_for(self, swap: Swap) -> None:
-        try:
-            with suppress(AIFaceSwapError):
-                await self._worker.wait(swap)
-        finally:
-            self._slots.release()
+    async def _hold_slot_for(self, swap: Swap, slot: Slot) -> None:
+        slot.doubt_in(self._worker.doubt_after - _age(swap))
+        with suppress(AIFaceSwapError, RunStopped):
+            await self._worker.wait(swap)
+            slot.release()
 
     # --- outcomes out ---
 
@@ -225,22 +274,37 @@ class AsyncBulk:
         self._count("done" if outcome.ok else "failed")
         self._outcomes.put_nowait(outcome)
 
-    def _count(self, what: str, by: int = 1) -> None:
-        self._counts[what] += by
-        if self._settings.on_progress is not None:
-            self._settings.on_progress(BulkProgress(total=self._total, **self._counts))
+    def _count(self, what: str) -> None:
+        self._counts[what] += 1
+        self._report()
 
-    def _row_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _report(self) -> None:
+        if self._settings.on_progress is None:
+            return
+        in_flight = [row for row in self._rows if row.slot is not None]
+        oldest = next((row for row in in_flight if row.entry.swap_id is not None), None)
+        progress = BulkProgress(
+            total=self._total,
+            in_flight=len(in_flight),
+            oldest_id=None if oldest is None else oldest.entry.swap_id,
+            oldest_seconds=0.0 if oldest is None else self._clock() - oldest.began,
+            paused=self._breaker.error,
+            **self._counts,
+        )
+        try:
+            self._settings.on_progress(progress)
+        except BaseException as error:  # the run ends, not the row that happened to report
             self._stop_for(error)
 
-    def _stop_for(self, error: BaseException) -> None:
-        self._stopped_by = self._stopped_by or error
+    def _stop_for(self, cause: BaseException | None) -> None:
+        # What is met on the way to a stop that was asked for is not its reason.
+        if not self._stopping or isinstance(cause, JournalError):
+            self._stopped_by = self._stopped_by or cause
         self.stop()
 
     def _why_stopped(self, cause: BaseException) -> BaseException:
-        if not isinstance(cause, (*STOPPING, OSError)) or isinstance(cause, JournalError):
+        is_ours = isinstance(cause, AIFaceSwapError) and not isinstance(cause, JournalError)
+        if not (is_ours or isinstance(cause, OSError)):
             return cause
         left = None
         if self._total is not None:
@@ -252,3 +316,10 @@ class AsyncBulk:
         )
         stopped.__cause__ = cause
         return stopped
+
+
+def _age(swap: Swap) -> float:
+    """Seconds since the service created a swap; 0 if it does not say."""
+    if swap.created_at is None:
+        return 0.0
+    return max(0.0, (datetime.now(UTC) - swap.created_at).total_seconds())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
@@ -66,7 +67,10 @@ class BulkProgress:
         read: How many of them were read.
         done: How many have their result.
         failed: How many have failed.
-        in_flight: How many swaps are unfinished.
+        in_flight: How many rows have a slot: their swaps are unfinished.
+        oldest_id: The id of the unfinished swap that was begun first; None without one.
+        oldest_seconds: How long ago that was.
+        paused: Why nothing is sent at the moment; None: something is.
     """
 
     total: int | None
@@ -74,6 +78,9 @@ class BulkProgress:
     done: int = 0
     failed: int = 0
     in_flight: int = 0
+    oldest_id: str | None = None
+    oldest_seconds: float = 0.0
+    paused: AIFaceSwapError | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -85,6 +92,6 @@ class BulkSettings:
     concurrency: int = MAX_UNFINISHED_SWAPS
     on_progress: Callable[[BulkProgress], object] | None = None
     skip_finished: bool = False
-    retry_failed: bool = False
+    retry_failed: bool | Literal["all"] = False
     max_wait: float = 300.0
-    timeout: float | None = None
+    timeout: float | None = 900.0

@@ -367,7 +367,7 @@ async def test_progress_is_told() -> None:
 
 async def test_a_picture_that_cannot_be_fetched_fails_its_row(tmp_path: Path) -> None:
     """Its swap is kept; a run again fetches it without paying twice."""
-    refused = Fault("GET /results/*", Status(400))
+    refused = Fault("GET /results/*", Status(400), times=2)
     async with service(faults=[refused]) as (emulator, client):
         settings: dict[str, Any] = {"journal": tmp_path / "run.sqlite", "download_to": tmp_path}
         (failed,) = await run(client, rows(1), **settings)
@@ -395,20 +395,20 @@ async def test_a_folder_that_is_gone_stops_the_run(tmp_path: Path) -> None:
 
 async def test_a_failure_that_cannot_be_written_down_stops_the_run(tmp_path: Path) -> None:
     """What the journal does not hold has not happened: the next run finds it again."""
-    journal, (request,) = tmp_path / "run.sqlite", rows(1, at_0="nsfw")
-    begun = await Journal.open(journal)
-    await begun.write(
-        JournalEntry(row=0, state=State.INTENDED, key="key-0", body=swap_body(request))
-    )
-    await begun.close()
+    journal, (request,) = tmp_path / "run.sqlite", rows(1, at_0="fails")
     async with service() as (_, client):
+        urls: Any = {"source_url": request.source_url, "target_url": request.target_url}
+        swap = await client.swaps.create(**urls, idempotency_key="key-0")
+        begun = await Journal.open(journal)
+        await begun.write(JournalEntry(0, State.CREATED, "key-0", swap_body(request), swap.id))
+        await begun.close()
         async with client.swaps.bulk([request], journal=journal) as outcomes:
             assert outcomes._journal is not None
             outcomes._journal._connection.execute("PRAGMA query_only = ON")
             with pytest.raises(JournalError, match="readonly"):
                 await anext(outcomes)
         (outcome,) = await run(client, [request], journal=journal)
-    assert isinstance(outcome.error, ContentRejectedError)
+    assert isinstance(outcome.error, SwapFailedError)
 
 
 async def test_rows_left_of_an_input_without_end_are_not_counted() -> None:
