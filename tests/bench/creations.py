@@ -53,7 +53,7 @@ def measure(*, quick: bool) -> list[Table]:
             "CPU per blocking `create()`",
             blocking,
             "requests.Session",
-            {"requests.Session": 0.75, "httpx.Client": 1.05},
+            {"requests.Session": 0.75, "httpx2.Client": 1.00},
         ),
     ]
 
@@ -68,6 +68,10 @@ async def _async_contenders(base_url: str, stack: AsyncExitStack) -> dict[str, A
     }
     if httpx := peer("httpx"):
         found["httpx.AsyncClient"] = await _async_httpx(httpx, base_url, stack)
+    if httpx2 := peer("httpx2"):
+        found["httpx2.AsyncClient"] = await _async_httpx(httpx2, base_url, stack)
+    if niquests := peer("niquests"):
+        found["niquests.AsyncSession"] = await _async_niquests(niquests, base_url, stack)
     if openai := peer("openai"):
         found["openai.AsyncOpenAI"] = await _async_openai(openai, base_url, stack)
     return found
@@ -101,6 +105,16 @@ async def _async_httpx(httpx: Any, base_url: str, stack: AsyncExitStack) -> Asyn
     return create
 
 
+async def _async_niquests(niquests: Any, base_url: str, stack: AsyncExitStack) -> AsyncCreate:
+    session = await stack.enter_async_context(niquests.AsyncSession())
+    url = f"{base_url}/swaps"
+
+    async def create() -> object:
+        return (await session.post(url, json=SWAP, headers=_headers())).json()
+
+    return create
+
+
 async def _async_openai(openai: Any, base_url: str, stack: AsyncExitStack) -> AsyncCreate:
     client = openai.AsyncOpenAI(api_key=API_KEY, base_url=base_url)
     await stack.enter_async_context(client)
@@ -115,9 +129,13 @@ def _contenders(base_url: str, stack: ExitStack) -> dict[str, Create]:
         session = stack.enter_context(requests.Session())
         found["requests.Session"] = lambda: _post(session, url)
         found["requests.post"] = lambda: _post(requests, url)
-    if httpx := peer("httpx"):
-        httpx_client = stack.enter_context(httpx.Client())
-        found["httpx.Client"] = lambda: _post(httpx_client, url)
+    if niquests := peer("niquests"):
+        niquests_session = stack.enter_context(niquests.Session())
+        found["niquests.Session"] = lambda: _post(niquests_session, url)
+    for name in ("httpx", "httpx2"):
+        if httpx := peer(name):
+            httpx_client = stack.enter_context(httpx.Client())
+            found[f"{name}.Client"] = partial(_post, httpx_client, url)
     if openai := peer("openai"):
         sdk = stack.enter_context(openai.OpenAI(api_key=API_KEY, base_url=base_url))
         found["openai.OpenAI"] = lambda: sdk.post(

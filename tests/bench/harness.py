@@ -132,8 +132,10 @@ def serving(**limits: float | None) -> Iterator[Server]:
     """An emulator in another process, on another core than ours."""
     core = json.dumps(CORES[-1] if CORES else None)
     command = [sys.executable, "-m", "bench.server", json.dumps(limits), core]
+    # Always this version's, also when the clients are those of another commit.
+    env = {name: value for name, value in os.environ.items() if name != "BENCH_PACKAGE"}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
     ) as process:
         yield Server(process)
         assert process.stdin is not None
@@ -141,7 +143,15 @@ def serving(**limits: float | None) -> Iterator[Server]:
 
 
 def peer(name: str) -> ModuleType | None:
-    """A package to be measured beside ours, if it is installed."""
+    """A package to be measured beside ours, if it is installed and wanted."""
+    wanted = os.environ.get("BENCH_PEERS")
+    if wanted is not None and name not in wanted.split(","):
+        return None
+    return optional(name)
+
+
+def optional(name: str) -> ModuleType | None:
+    """A module, if it is installed."""
     try:
         return importlib.import_module(name)
     except ImportError:

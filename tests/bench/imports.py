@@ -9,21 +9,20 @@ import time
 
 import attrs
 
-from bench.harness import Spread, Table, Target, peer, ratios
+from bench.harness import Spread, Table, Target, optional, ratios
 
-RESOURCE = peer("resource")  # not on Windows
+RESOURCE = optional("resource")  # not on Windows
 
 BARE = "pass"
 PACKAGE = "import aifaceswap"
 CLIENT = "from aifaceswap import AsyncClient"
 STACK = "import aiohttp, attrs, cattrs, anyio"
+OURS = (BARE, PACKAGE, "import aifaceswap.webhooks", STACK, CLIENT)
 STATEMENTS = (
-    BARE,
-    PACKAGE,
-    "import aifaceswap.webhooks",
-    STACK,
-    CLIENT,
+    *OURS,
     "import httpx",
+    "import httpx2",
+    "import niquests",
     "import openai",
     "import requests",
 )
@@ -40,7 +39,9 @@ class Run:
 def measure(*, quick: bool) -> list[Table]:
     """The table of imports."""
     rounds = 8 if quick else 40
-    usable = [statement for statement in STATEMENTS if _runs(statement)]
+    peers = os.environ.get("BENCH_PEERS") is None
+    statements = STATEMENTS if peers else OURS
+    usable = [statement for statement in statements if _runs(statement)]
     runs: dict[str, list[Run]] = {statement: [] for statement in usable}
     for _ in range(rounds):
         for statement in usable:
@@ -51,13 +52,20 @@ def measure(*, quick: bool) -> list[Table]:
 def _runs(statement: str) -> bool:
     """Whether all that it imports is installed; it also leaves compiled modules behind."""
     command = [sys.executable, "-c", statement]
-    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    done = subprocess.run(command, stderr=subprocess.DEVNULL, check=False, env=_environment())
+    return done.returncode == 0
 
 
 def _run(statement: str) -> Run:
     began, used = time.perf_counter(), _children()
-    subprocess.run([sys.executable, "-c", statement], check=True)
+    subprocess.run([sys.executable, "-c", statement], check=True, env=_environment())
     return Run((time.perf_counter() - began) * 1e3, (_children() - used) * 1e3)
+
+
+def _environment() -> dict[str, str]:
+    """The interpreters import the package that is measured."""
+    package = os.environ.get("BENCH_PACKAGE")
+    return {**os.environ, "PYTHONPATH": package} if package else dict(os.environ)
 
 
 def _children() -> float:
