@@ -20,6 +20,8 @@ MAX_UNFINISHED_SWAPS: Final = 10
 DEFAULT_PAGE_SIZE: Final = 25
 MAX_PAGE_SIZE: Final = 100
 
+SWAP_COMPLETED: Final = "swap.completed"  # names of webhook events
+SWAP_FAILED: Final = "swap.failed"
 SIGNATURE_HEADER: Final = "x-aifaceswap-signature"
 SIGNATURE_TOLERANCE: Final = 300.0  # seconds, back and ahead
 

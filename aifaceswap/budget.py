@@ -20,7 +20,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from aifaceswap import _validation
-from aifaceswap._api.responses import error_class
+from aifaceswap._api.responses import RATE_LIMITED, RATE_LIMITED_DAILY, error_class
 from aifaceswap._limits import REQUESTS_PER_DAY, REQUESTS_PER_WINDOW, WINDOW
 from aifaceswap.errors import APIStatusError
 from aifaceswap.models import RateLimit
@@ -66,7 +66,7 @@ class RequestBudget(Protocol):
         ...
 
     def penalize(
-        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = RATE_LIMITED
     ) -> None:
         """Send nothing for a while: the service has answered 429.
 
@@ -111,7 +111,7 @@ class Budget:
         # When the permits of answered requests come free, earliest first.
         self._frees: deque[float] = deque()
         self._paused_until: dict[Purpose, float] = dict.fromkeys(_PURPOSES, 0.0)
-        self._paused_by: dict[Purpose, str] = dict.fromkeys(_PURPOSES, "rate_limited")
+        self._paused_by: dict[Purpose, str] = dict.fromkeys(_PURPOSES, RATE_LIMITED)
         self._today = 0
         self._used_today = 0
         self._order = itertools.count()
@@ -157,7 +157,7 @@ class Budget:
         return self._permit()
 
     def penalize(
-        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = RATE_LIMITED
     ) -> None:
         """Send nothing for a while; see `RequestBudget.penalize`."""
         with self._lock:
@@ -255,10 +255,10 @@ class Budget:
                 code = self._paused_by[purpose]
                 text = f"the service has answered {code}"
             elif self._until_tomorrow():
-                code = "rate_limited_daily"
+                code = RATE_LIMITED_DAILY
                 text = f"the budget of {self._per_day} requests a UTC day is used up"
             else:
-                code = "rate_limited"
+                code = RATE_LIMITED
                 text = f"the budget of {self._capacity} requests in {self._per:g} s is used up"
         text += f"; the next request can go in {delay:.1f} s at the earliest"
         return error_class(429, code)(text, status=429, code=code, retry_after=delay)

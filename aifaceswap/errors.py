@@ -104,7 +104,16 @@ class ConfigurationError(AIFaceSwapError):
 
     @classmethod
     def for_field(cls, field: str, value: object, reason: str) -> Self:
-        """Build the usual message, as `InvalidRequestError.for_field` does."""
+        """Build the usual message: ``"timeout must be ...; got 'x'"``.
+
+        Args:
+            field: The name of the argument.
+            value: The rejected value; a long one is truncated in the message.
+            reason: What the argument must be.
+
+        Returns:
+            The error, ready to raise.
+        """
         return cls(_field_message(field, value, reason), field=field)
 
 

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from math import isinf
 from operator import eq
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any, NoReturn, TypeVar
 
 import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from aifaceswap._limits import SWAP_COMPLETED, SWAP_FAILED
 from aifaceswap.errors import short_repr
 from aifaceswap.models import SwapPage, SwapRequest, SwapStatus, SwapType, WebhookEvent
 
@@ -26,7 +27,10 @@ T = TypeVar("T")
 
 # Which of these holds the items of a page is not documented.
 _PAGE_FIELDS = ("data", "swaps", "items")
-_STATUS_OF_EVENT = {"swap.completed": "done", "swap.failed": "failed"}
+#: The events of a finished swap, and the status that each stands for.
+FINAL_STATUSES: Mapping[str, SwapStatus] = MappingProxyType(
+    {SWAP_COMPLETED: SwapStatus.DONE, SWAP_FAILED: SwapStatus.FAILED}
+)
 
 
 class NotJSONError(ValueError):
@@ -217,10 +221,10 @@ def _page(value: Any, _: Any) -> SwapPage:
 def _event(value: Any, _: Any) -> WebhookEvent:
     fields = _expect(dict, name="an object")(value, dict)
     swap = {name: fields[name] for name in fields if name != "event"}
-    # A delivery that leaves out the status has still said how the swap ended.
+    # The event's name stands in for a missing status.
     named = fields.get("event")
-    ended = _STATUS_OF_EVENT.get(named, "") if isinstance(named, str) else ""
-    swap.setdefault("status", ended)
+    status = FINAL_STATUSES.get(named, "") if isinstance(named, str) else ""
+    swap.setdefault("status", str(status))
     delivery = {"event": named, "swap": swap}
     event: WebhookEvent = _plain_reader(WebhookEvent)(delivery, WebhookEvent)
     return event

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 
@@ -41,7 +41,12 @@ _WITHOUT_BODY = frozenset({204, 205})
 _MOST_DIGITS = 12
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 
-_CODES: Mapping[str, type[APIStatusError]] = {
+RATE_LIMITED: Final = "rate_limited"
+RATE_LIMITED_DAILY: Final = "rate_limited_daily"
+RATE_LIMITED_CONCURRENT: Final = "rate_limited_concurrent"
+
+#: The documented error codes. The service sends each instead of creating a swap.
+CODES: Mapping[str, type[APIStatusError]] = {
     "unauthorized": AuthenticationError,
     "invalid_api_key": AuthenticationError,
     "validation_error": BadRequestError,
@@ -51,9 +56,9 @@ _CODES: Mapping[str, type[APIStatusError]] = {
     "payload_too_large": PayloadTooLargeError,
     "unsupported_media_type": UnsupportedMediaTypeError,
     "nsfw_content_detected": ContentRejectedError,
-    "rate_limited": RateLimitError,
-    "rate_limited_daily": DailyLimitError,
-    "rate_limited_concurrent": ConcurrencyLimitError,
+    RATE_LIMITED: RateLimitError,
+    RATE_LIMITED_DAILY: DailyLimitError,
+    RATE_LIMITED_CONCURRENT: ConcurrencyLimitError,
     "api_temporarily_disabled": ServiceUnavailableError,
 }
 #: The codes of the contract. Each means that the request had no effect.
@@ -229,7 +234,7 @@ def _error_fields(body: bytes) -> dict[str, str]:
 def error_class(status: int, code: str | None) -> type[APIStatusError]:
     """The class of an error: by its code, and by its status where the code is new."""
     fallback = ServerError if status >= 500 else APIStatusError  # noqa: PLR2004 - all 5xx
-    return _CODES.get(code or "") or _STATUSES.get(status, fallback)
+    return CODES.get(code or "") or _STATUSES.get(status, fallback)
 
 
 def _no_message(answer: RawResponse) -> str:

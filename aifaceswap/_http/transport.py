@@ -14,7 +14,7 @@ from yarl import URL
 
 from aifaceswap import _validation
 from aifaceswap._api.requests import USER_AGENT, Call
-from aifaceswap._api.responses import RawResponse, read_rate_limit
+from aifaceswap._api.responses import RATE_LIMITED, RawResponse, read_rate_limit
 from aifaceswap._http.exceptions import RAISED, SEND_ONCE, connection_error, mapped_chunks
 from aifaceswap._http.retry import next_wait
 from aifaceswap._http.sessions import Sessions
@@ -267,7 +267,7 @@ class Transport:
         self._budget.penalize(
             seconds,
             purpose="create" if creations_only else None,
-            code=error.code or "rate_limited",
+            code=error.code or RATE_LIMITED,
         )
 
     def _session(self) -> aiohttp.ClientSession | None:
@@ -322,7 +322,7 @@ class _Unlimited:
         return self._permit
 
     def penalize(
-        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = RATE_LIMITED
     ) -> None:
         """Each call obeys its own 429."""
 

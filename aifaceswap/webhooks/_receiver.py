@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from aifaceswap import _validation
+from aifaceswap._api.codec import FINAL_STATUSES
 from aifaceswap.errors import ConfigurationError, WebhookVerificationError
 from aifaceswap.models import WebhookEvent
 from aifaceswap.webhooks._seen_store import MemorySeen, SeenStore
@@ -40,8 +41,6 @@ CLOSES_CONNECTION = frozenset(
     {METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, CONTENT_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE}
 )
 
-# A swap finishes once: these happen once to a swap, however often they are delivered.
-_HAPPENS_ONCE = frozenset({"swap.completed", "swap.failed"})
 _PLAIN_ENCODINGS = frozenset({"", "identity"})
 
 _log = logging.getLogger("aifaceswap")
@@ -246,6 +245,6 @@ def too_large() -> RejectedError:
 def _name(event: WebhookEvent, body: bytes) -> str:
     """What is the same for each attempt of one delivery."""
     name = f"{event.event}:{event.swap.id}"
-    if event.event in _HAPPENS_ONCE:
+    if event.event in FINAL_STATUSES:  # a swap finishes once, however often it is delivered
         return name
     return f"{name}:{hashlib.sha256(body).hexdigest()}"

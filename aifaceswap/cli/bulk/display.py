@@ -16,6 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from aifaceswap._api.responses import RATE_LIMITED
 from aifaceswap._limits import REQUESTS_PER_DAY, REQUESTS_PER_WINDOW, WINDOW
 from aifaceswap.budget import Budget, Permit, Purpose
 from aifaceswap.bulk import BulkProgress, Outcome
@@ -43,7 +44,7 @@ class CountingBudget:
         return permit
 
     def penalize(
-        self, seconds: float, *, purpose: Purpose | None = None, code: str = "rate_limited"
+        self, seconds: float, *, purpose: Purpose | None = None, code: str = RATE_LIMITED
     ) -> None:
         """Send nothing for a while."""
         self._budget.penalize(seconds, purpose=purpose, code=code)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from aifaceswap._limits import SIGNATURE_TOLERANCE
+from aifaceswap._limits import SIGNATURE_TOLERANCE, SWAP_COMPLETED, SWAP_FAILED
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.options import (
     FiniteFloat,
@@ -129,8 +129,8 @@ def verify(context: CommandContext, /, body: Path, **given: Any) -> int:
 )
 @click.option(
     "--event",
-    type=click.Choice(["swap.completed", "swap.failed"]),
-    default="swap.completed",
+    type=click.Choice([SWAP_COMPLETED, SWAP_FAILED]),
+    default=SWAP_COMPLETED,
     show_default=True,
     help="What happened to the swap.",
 )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from aifaceswap import _validation, webhooks
 from aifaceswap._api import codec
-from aifaceswap._limits import API_KEY_VARIABLE
+from aifaceswap._limits import API_KEY_VARIABLE, SWAP_COMPLETED, SWAP_FAILED
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import ERROR, CommandError, format_duration
@@ -27,8 +27,8 @@ _STAMP = re.compile(r"(?:^|,)[ \t]*t=([0-9]{1,12})[ \t]*(?:,|$)")
 _SOURCE = "https://example.com/face.jpg"
 #: The target with which the emulator's swap ends in such an event.
 _TARGETS = {
-    "swap.completed": "https://example.com/target.jpg",
-    "swap.failed": "https://example.com/fails.jpg",
+    SWAP_COMPLETED: "https://example.com/target.jpg",
+    SWAP_FAILED: "https://example.com/fails.jpg",
 }
 
 #: What to do about a delivery that is not to be believed.
