@@ -62,7 +62,7 @@ CODES: Mapping[str, type[APIStatusError]] = {
     "api_temporarily_disabled": ServiceUnavailableError,
 }
 #: The codes of the contract. Each means that the request had no effect.
-DOCUMENTED_CODES = frozenset(_CODES)
+DOCUMENTED_CODES = frozenset(CODES)
 
 _STATUSES: Mapping[int, type[APIStatusError]] = {
     400: BadRequestError,
