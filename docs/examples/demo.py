@@ -1,6 +1,6 @@
-"""How the four examples start: options, a socket that listens, the emulator, a clean stop.
+"""Start the four examples: options, a listening socket, the emulator, a clean stop.
 
-None of it belongs into an app of yours: there a server's own command does this.
+Your own app does not need this: use your server's command instead.
 """
 
 from __future__ import annotations
@@ -22,34 +22,36 @@ _FACE = "https://example.com/face.jpg"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an app has to be told."""
+    """The settings of an app."""
 
     api_key: str = field(repr=False)
     base_url: str | None  # None: the real service
-    public_url: str | None  # None: nobody can call back, so the client looks
+    public_url: str | None  # None: no webhooks, so the client polls
     database: str
 
     @property
     def webhook_url(self) -> str | None:
-        """What the service is to call when a swap has ended."""
+        """The URL that the service calls when a swap finishes."""
         return self.public_url and f"{self.public_url}/hooks/swap"
 
 
 @contextmanager
 def start() -> Iterator[tuple[Settings, socket.socket]]:
-    """Read the options; give the settings, and a socket that listens."""
+    """Read the options; return the settings and a listening socket."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    parser.add_argument("--public-url", help="the https origin at which the world sees this app")
-    parser.add_argument("--emulator", action="store_true", help="no key, no network, no credits")
-    parser.add_argument("--duration", type=float, default=5.0, help="seconds of an emulated swap")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on (default: any free port)"
+    )
+    parser.add_argument("--public-url", help="public https origin of this app, for webhooks")
+    parser.add_argument("--emulator", action="store_true", help="use a local emulator, no key")
+    parser.add_argument("--duration", type=float, default=5.0, help="seconds for an emulated swap")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         with _listen(parser, options.port) as sock:
             url = f"http://127.0.0.1:{sock.getsockname()[1]}"
             if options.emulator:
-                # It calls the app at `deliver_to`, whatever origin the app says it has.
+                # Deliveries go to `deliver_to`, whatever the webhook URL says.
                 with Emulator(duration=options.duration, deliver_to=url) as emulator:
                     print(f"Emulator at {emulator.base_url}, key {emulator.api_key}")
                     print(f"Open {url}/ (Ctrl-C stops)", flush=True)
@@ -66,7 +68,7 @@ def _listen(parser: argparse.ArgumentParser, port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
-        parser.error(f"--port: {port} cannot be used: {error}")
+        parser.error(f"--port {port} cannot be used: {error}")
 
 
 def _emulated(emulator: Emulator) -> Settings:
@@ -86,7 +88,7 @@ def _from_environment(parser: argparse.ArgumentParser, public_url: str | None) -
         database="orders.sqlite",
     )
     if not settings.api_key:
-        parser.error("set AIFACESWAP_API_KEY, or try --emulator")
+        parser.error("set AIFACESWAP_API_KEY, or use --emulator")
     try:
         SwapRequest(source_url=_FACE, target_url=_FACE, webhook_url=settings.webhook_url)
     except InvalidRequestError as error:

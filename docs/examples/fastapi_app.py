@@ -1,8 +1,8 @@
 """A shop for swaps on FastAPI: `python fastapi_app.py --emulator`, or `--help`.
 
-PUT /orders/{id} starts a swap, GET /orders/{id} says how far it is, and page.html uses both.
-A request never waits for a swap: a task follows each to its end, woken by the webhook, or by
-looking where there is none. What is known stands in the database; pages ask only there.
+PUT /orders/{id} starts a swap, GET /orders/{id} shows its progress, and page.html uses both.
+A request never waits for a swap: a task waits for each, and a webhook delivery or a shared poll
+ends the wait. Pages read the database only.
 """
 
 from __future__ import annotations
@@ -21,36 +21,43 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 import demo
-from aifaceswap import AIFaceSwapError, AsyncClient, Swap, SwapFailedError, WebhookEvent
+from aifaceswap import (
+    AIFaceSwapError,
+    AsyncClient,
+    InvalidRequestError,
+    Swap,
+    SwapFailedError,
+    WebhookEvent,
+)
 from aifaceswap.webhooks import WebhookApp
-from shop import REFUSED, Order, Orders, explain, log
+from shop import REJECTED, Order, Orders, explain, log
 
 PAGE = Path(__file__).with_name("page.html")
 
 
 class Shop:
-    """One client for the whole app, its orders, and the tasks that follow them."""
+    """One client for the app, its orders, and the tasks that follow them."""
 
     def __init__(self, settings: demo.Settings) -> None:
         self.webhook_url = settings.webhook_url
         self.orders = Orders(settings.database)
         self.client = AsyncClient(settings.api_key, base_url=settings.base_url)
-        # A customer waits for this one: rather "come back in 3 s" than a pile of requests.
+        # Customers wait for this one: "try again in 3 s" is better than a queue of requests.
         self.quick = self.client.with_options(deadline=10, max_wait=0.5)
-        # In a rotation: keys=[new, old].
+        # During a key rotation: keys=[new, old].
         self.hook = WebhookApp(self.ended, keys=[settings.api_key], client=self.client)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Open for as long as the app runs; what was under way before is followed on."""
+        """Open while the app runs; waits for swaps from before the restart continue."""
         async with self.client, anyio.create_task_group() as self.followers:
-            for swap_id in self.orders.under_way():
+            for swap_id in self.orders.in_progress():
                 self.followers.start_soon(self.follow, swap_id)
             yield
             self.followers.cancel_scope.cancel()
 
     async def begin(self, order: Order) -> Order:
-        """Create an order's swap, once: its key was stored before."""
+        """Create an order's swap, once: the idempotency key is already stored."""
         if order.swap_id is not None:
             return order
         try:
@@ -60,25 +67,25 @@ class Shop:
                 webhook_url=order.webhook_url,
                 idempotency_key=order.idempotency_key,
             )
-        except REFUSED:
+        except REJECTED:
             self.orders.forget(order)
             raise
         self.followers.start_soon(self.follow, swap)
         return self.orders.created(order, swap)
 
     async def follow(self, swap: Swap | str) -> None:
-        """See a swap to its end. All waits share their looks, and a delivery ends them."""
+        """Wait for a swap. All waits share their polls, and a webhook delivery ends them."""
         try:
-            swap = await self.client.swaps.wait(swap, timeout=None, on_update=self.orders.saw)
-            self.orders.saw(swap)
+            swap = await self.client.swaps.wait(swap, timeout=None, on_update=self.orders.update)
+            self.orders.update(swap)
         except SwapFailedError as error:
-            self.orders.saw(error.swap)
-        except Exception:  # one order must not end the others; the next start follows it on
-            log.exception("lost sight of %s", swap)
+            self.orders.update(error.swap)
+        except Exception:  # one order must not end the others; the next start continues
+            log.exception("stopped waiting for %s", swap)
 
     def ended(self, event: WebhookEvent) -> None:
-        """Note what a delivery says; the service waits for the answer."""
-        self.orders.saw(event.swap)
+        """Store the result of a delivery; the service waits for the response."""
+        self.orders.update(event.swap)
 
 
 class Pictures(BaseModel):
@@ -100,14 +107,14 @@ router = APIRouter()
 
 @router.get("/")
 async def show_page() -> FileResponse:
-    """The page; it is the same for everyone."""
+    """The page, the same for everyone."""
     return FileResponse(PAGE)
 
 
-# A form of another site cannot send PUT or JSON: that keeps forged requests out.
+# A form on another site cannot send PUT or JSON: this rejects forged requests.
 @router.put("/orders/{order_id}", status_code=202)
 async def put_order(order_id: str, pictures: Pictures, shop: Here) -> dict[str, Any]:
-    """Start a swap. To send the same again is safe."""
+    """Start a swap. Sending the same order again is safe."""
     urls = pictures.source_url, pictures.target_url
     order = shop.orders.place(order_id, *urls, shop.webhook_url)
     return (await shop.begin(order)).public()
@@ -115,7 +122,7 @@ async def put_order(order_id: str, pictures: Pictures, shop: Here) -> dict[str, 
 
 @router.get("/orders/{order_id}")
 async def get_order(order_id: str, shop: Here) -> dict[str, Any]:
-    """How far it is."""
+    """Show the progress."""
     order = shop.orders.get(order_id)
     if order is None:
         raise HTTPException(404, "There is no such order.")
@@ -123,22 +130,22 @@ async def get_order(order_id: str, shop: Here) -> dict[str, Any]:
 
 
 async def on_error(_: Request, error: AIFaceSwapError) -> JSONResponse:
-    """What the service or the client refuses."""
-    answer = explain(error)
-    return JSONResponse(answer.public(), answer.status, answer.headers)
+    """Turn errors of the client and the service into responses."""
+    problem = explain(error)
+    return JSONResponse(problem.public(), problem.status, problem.headers)
 
 
-async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    """What is no JSON, or lacks a field."""
-    fault = error.errors()[0]
-    field = next((name for name in reversed(fault["loc"]) if isinstance(name, str)), "body")
-    return JSONResponse({"error": f"{field}: {fault['msg']}", "field": field}, 400)
+async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Reject bodies that are not JSON or lack a field."""
+    first = error.errors()[0]
+    field = next((name for name in reversed(first["loc"]) if isinstance(name, str)), "body")
+    return await on_error(request, InvalidRequestError(f"{field}: {first['msg']}", field=field))
 
 
 def create_app(settings: demo.Settings) -> FastAPI:
     """The app."""
     shop = Shop(settings)
-    # A route, not a mount: that would redirect a path without a slash at its end.
+    # A route, not a mount: a mount redirects a path without a trailing slash.
     app = FastAPI(lifespan=shop.lifespan, routes=[Route("/hooks/swap", shop.hook)])
     app.state.shop = shop
     app.include_router(router)

@@ -1,7 +1,7 @@
-"""What the four examples share: the orders of a shop, and what its customers are told.
+"""Shared by the four examples: the orders of a shop, and the messages for its customers.
 
-`Orders` stands for your own database. Whoever orders chooses the order's id: the page makes one
-for each form. So a form that is sent twice is one order, with one idempotency key, and one swap.
+`Orders` takes the place of your own database. The page makes an order id for each form, so a form
+that is sent twice is one order, with one idempotency key and one swap.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS orders (
 )"""
 _ORDER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-#: The service has said no: there is no swap, and under this key there never will be.
-REFUSED = (
+#: The service rejected the order: no swap was created, and nothing was charged.
+REJECTED = (
     afs.BadRequestError,
     afs.InsufficientCreditsError,
     afs.PayloadTooLargeError,
@@ -54,13 +54,13 @@ class Order:
     ended: bool
 
     def public(self) -> dict[str, Any]:
-        """What its customer may see."""
+        """The fields that the customer may see."""
         hidden = {"webhook_url", "idempotency_key", "swap_id"}
         return {name: value for name, value in asdict(self).items() if name not in hidden}
 
 
 class Orders:
-    """The orders, in a file, for all threads. A commit takes far less time than a request."""
+    """The orders in a file, for all threads. A commit takes much less time than a request."""
 
     def __init__(self, path: str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -70,12 +70,10 @@ class Orders:
         self._execute(_TABLE)
 
     def place(self, order_id: str, source_url: str, target_url: str, hook: str | None) -> Order:
-        """Store an order with a fresh idempotency key, or find it where it was sent before."""
-        afs.SwapRequest(source_url=source_url, target_url=target_url)  # refuses what is no URL
+        """Store an order with a new idempotency key, or return the one that was sent before."""
+        afs.SwapRequest(source_url=source_url, target_url=target_url)  # rejects invalid URLs
         if not _ORDER_ID.fullmatch(order_id):
-            raise afs.InvalidRequestError.for_field(
-                "order", order_id, "is no order: load the page anew"
-            )
+            raise afs.InvalidRequestError("This order id is invalid. Please reload the page.")
         self._execute(
             "INSERT OR IGNORE INTO orders (id, source_url, target_url, webhook_url, "
             "idempotency_key) VALUES (?, ?, ?, ?, ?)",
@@ -83,8 +81,8 @@ class Orders:
         )
         order = self.get(order_id)
         if order is None or (order.source_url, order.target_url) != (source_url, target_url):
-            fault = "was sent before with other pictures: load the page anew"
-            raise afs.InvalidRequestError.for_field("order", order_id, fault)
+            text = "This order was sent before with other images. Please reload the page."
+            raise afs.InvalidRequestError(text)
         return order
 
     def get(self, order_id: str) -> Order | None:
@@ -92,20 +90,20 @@ class Orders:
         rows = self._execute("SELECT * FROM orders WHERE id = ?", order_id)
         return Order(**{**rows[0], "ended": bool(rows[0]["ended"])}) if rows else None
 
-    def under_way(self) -> list[str]:
-        """The swaps that have not ended: at its start, those from before the app was stopped."""
+    def in_progress(self) -> list[str]:
+        """The swaps that are not finished: at the start, those from before the restart."""
         query = "SELECT swap_id FROM orders WHERE swap_id IS NOT NULL AND NOT ended"
         return [row["swap_id"] for row in self._execute(query)]
 
     def created(self, order: Order, swap: afs.Swap) -> Order:
-        """Note which swap an order has become."""
+        """Store the swap of an order."""
         self._execute("UPDATE orders SET swap_id = ? WHERE id = ?", swap.id, order.id)
-        self.saw(swap)
+        self.update(swap)
         return self.get(order.id) or order
 
-    def saw(self, swap: afs.Swap) -> None:
-        """Note how a swap is now. It ends once: what comes late does not undo that."""
-        error = (swap.error_message or "The swap failed.") if swap.has_failed else None
+    def update(self, swap: afs.Swap) -> None:
+        """Store the state of a swap. A finished order does not change any more."""
+        error = "The photo could not be made. Please try other images." if swap.has_failed else None
         self._execute(
             "UPDATE orders SET status = ?, progress = ?, result_url = ?, error = ?, ended = ? "
             "WHERE swap_id = ? AND NOT ended",
@@ -113,7 +111,7 @@ class Orders:
         )
 
     def forget(self, order: Order) -> None:
-        """Drop an order that was refused: sent again, it begins anew, with a fresh key."""
+        """Delete an order that was rejected: sent again, it gets a new key."""
         self._execute("DELETE FROM orders WHERE id = ? AND swap_id IS NULL", order.id)
 
     def _execute(self, statement: str, *values: object) -> list[sqlite3.Row]:
@@ -122,8 +120,8 @@ class Orders:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a customer is told when there is no swap."""
+class Problem:
+    """The message for a customer when there is no swap."""
 
     status: int
     message: str
@@ -132,7 +130,7 @@ class Answer:
 
     @property
     def headers(self) -> dict[str, str]:
-        """`Retry-After`, where there is any sense in coming back."""
+        """`Retry-After`, if trying again can help."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
     def public(self) -> dict[str, Any]:
@@ -140,22 +138,36 @@ class Answer:
         return {"error": self.message, "field": self.field}
 
 
-def explain(error: afs.AIFaceSwapError) -> Answer:
-    """Say what went wrong: to the customer what they can do, to the log what is ours to mend."""
+_INVALID = {
+    "source_url": "The photo of the face must be a public https:// address.",
+    "target_url": "The other photo must be a public https:// address.",
+}
+_MESSAGES: dict[type[afs.AIFaceSwapError], str] = {
+    afs.SourceUnreachableError: "One of the images cannot be downloaded. Is its address public?",
+    afs.PayloadTooLargeError: "One of the images is too large.",
+    afs.UnsupportedMediaTypeError: "One of the addresses is not an image.",
+    afs.ContentRejectedError: "These images are not allowed. Please choose others.",
+}
+
+
+def explain(error: afs.AIFaceSwapError) -> Problem:
+    """Tell the customer what they can do, and log what the shop has to fix."""
     match error:
         case afs.InvalidRequestError():
-            return Answer(400, error.message, field=error.field)
+            return Problem(400, _INVALID.get(error.field, error.message), field=error.field)
         case afs.RateLimitError():
             wait = math.ceil(error.retry_after or 5)
-            return Answer(503, "Many swaps are being made just now.", retry_after=wait)
+            return Problem(
+                503, "Many photos are being made. Please try again in a moment.", retry_after=wait
+            )
         case afs.InsufficientCreditsError() | afs.AuthenticationError():
-            log.error("no swaps can be made: %s", error)
-            return Answer(503, "No swaps can be made for now. We know of it.")
-        case afs.APIStatusError() if isinstance(error, REFUSED):
-            return Answer(error.status, error.message)
+            log.error("no swaps can be created: %s", error)
+            return Problem(503, "Photos cannot be made at the moment. Please try again later.")
+        case afs.APIStatusError() if isinstance(error, REJECTED):
+            return Problem(error.status, _MESSAGES.get(type(error), "These images cannot be used."))
         case afs.APIConnectionError() | afs.APIResponseError() | afs.ServerError():
-            log.warning("the service does not answer: %s", error)
-            text = "The service does not answer. Send the form again: it is not paid twice."
-            return Answer(503, text, retry_after=5)
+            log.warning("no response from the service: %s", error)
+            text = "No response in time. Send the form again: you are not charged twice."
+            return Problem(503, text, retry_after=5)
     log.error("an order failed", exc_info=error)
-    return Answer(500, "Something is wrong on our side.")
+    return Problem(500, "Something went wrong on our side. Please try again later.")

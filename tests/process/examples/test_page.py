@@ -57,8 +57,8 @@ def test_two_urls_become_a_picture(browser: Browser, app: App, size: tuple[int, 
     browser.resize(size)
     browser.visit(f"{app.url}/")
     assert [label.text for label in browser.all("label")] == [
-        "Picture of the face",
-        "Picture to put it into",
+        "Photo of the face",
+        "Photo to put it into",
     ]
     assert not browser.find("img").is_displayed()
     fill(browser)
@@ -68,6 +68,7 @@ def test_two_urls_become_a_picture(browser: Browser, app: App, size: tuple[int, 
     assert "%" in browser.text("#status")
     browser.until(browser.shows_picture)
 
+    assert browser.find("#save a").get_attribute("href") == browser.find("img").get_attribute("src")
     assert not browser.find("progress").is_displayed()
     assert not browser.overflows()
     browser.driver.refresh()
@@ -82,14 +83,14 @@ def test_the_page_says_what_is_wrong(browser: Browser, app: App) -> None:
     browser.visit(f"{app.url}/")
     fill(browser, target="http://<img src=x onerror=alert(1)>")
     browser.find("button").click()
-    browser.until(lambda: browser.text("#problem").startswith("target_url: "))
+    browser.until(lambda: "other photo" in browser.text("#problem"))
     assert browser.find("#target_url").get_attribute("aria-invalid") == "true"
     assert browser.driver.switch_to.active_element == browser.find("#target_url")
     assert not browser.overflows()
 
     fill(browser, "https://example.com/fails.jpg")
     browser.find("button").click()
-    browser.until(lambda: "could not be swapped" in browser.text("#problem"))
+    browser.until(lambda: "could not be made" in browser.text("#problem"))
     assert browser.find("#target_url").get_attribute("aria-invalid") == "false"
     assert browser.complaints() == []
 
@@ -127,7 +128,7 @@ def test_a_form_becomes_a_picture(browser: Browser, form_app: App, size: tuple[i
     browser.visit(f"{form_app.url}/")
     fill(browser, "http://example.com/face.jpg")
     browser.find("button").click()
-    browser.until(lambda: browser.text("#problem").startswith("source_url: "))
+    browser.until(lambda: "photo of the face" in browser.text("#problem"))
     assert browser.find("#source_url").get_attribute("aria-invalid") == "true"
     assert browser.find("#target_url").get_attribute("value") == TARGET
     assert not browser.overflows()
