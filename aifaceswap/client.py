@@ -106,13 +106,20 @@ class AsyncClient:
             session=session,
             proxy=None if proxy is None else _validation.proxy(proxy),
         )
-        # `max_wait` limits calls, not waits: polls take their turn, however long that is.
-        watcher = Watcher(transport, attrs.evolve(options, max_wait=NEVER))
+        watcher = Watcher(transport, options)
         self._resources = _Resources(transport, watcher, options)
         self.swaps: AsyncSwaps = AsyncSwaps(self._resources)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self._resources.transport.base_url!r})"
+
+    @property
+    def budget(self) -> RequestBudget | None:
+        """The client-side rate limiter; None for a client without one.
+
+        A `Budget` shows a pause after a 429 as ``paused_until``, and ``reset()`` ends it.
+        """
+        return self._resources.transport.budget
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client holds a key and sockets and cannot be pickled; create a new one")
@@ -200,14 +207,15 @@ class AsyncClient:
             InvalidRequestError: `event` is not a `WebhookEvent`.
         """
         _check_event(event)
-        self._resources.watcher.saw(event.swap)
+        self._resources.watcher.deliver(event.swap)
 
     def expect_deliveries(self) -> None:
         """Rely on webhook deliveries before the first one has arrived.
 
         `wait` and `run` then do not poll a swap that has a ``webhook_url`` until its delivery is
         overdue. After a missed delivery they poll as if there were no webhooks, until
-        deliveries arrive again. `webhooks.WebhookApp` calls this.
+        deliveries arrive again. Call it only if this process receives the deliveries of all
+        its own swaps, not with several workers behind one port.
         """
         self._resources.watcher.expect_deliveries()
 
@@ -345,7 +353,9 @@ class AsyncSwaps:
             enable_face_enhancer=enable_face_enhancer,
             metadata=metadata,
         )
-        return await self._resources.send(requests.create_swap(request, idempotency_key))
+        swap = await self._resources.send(requests.create_swap(request, idempotency_key))
+        self._resources.watcher.record_created(swap.id)
+        return swap
 
     async def get(self, swap_id: str) -> Swap:
         """Fetch a swap's current state.

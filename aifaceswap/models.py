@@ -190,10 +190,10 @@ class Swap:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has ended: done, failed, or an unknown status with a result or an error."""
-        if self.status in _FINISHED:
+        """Whether it has finished: done, failed, a result, or an unknown status with an error."""
+        if self.status in _FINISHED or self.result_url:
             return True
-        return self.status not in _UNFINISHED and bool(self.result_url or self.error)
+        return self.status not in _UNFINISHED and bool(self.error)
 
     @property
     def has_failed(self) -> bool:

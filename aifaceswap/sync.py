@@ -90,6 +90,14 @@ class Client:
         self._thread = LoopThread()
         self.swaps: Swaps = Swaps(self._client.swaps, self._thread)
 
+    @property
+    def budget(self) -> RequestBudget | None:
+        """The client-side rate limiter; None for a client without one.
+
+        A `Budget` shows a pause after a 429 as ``paused_until``, and ``reset()`` ends it.
+        """
+        return self._client.budget
+
     def __repr__(self) -> str:
         return repr(self._client).replace("AsyncClient", type(self).__name__, 1)
 
@@ -181,7 +189,8 @@ class Client:
 
         `wait` and `run` then do not poll a swap that has a ``webhook_url`` until its delivery is
         overdue. After a missed delivery they poll as if there were no webhooks, until
-        deliveries arrive again. `webhooks.WebhookApp` calls this.
+        deliveries arrive again. Call it only if this process receives the deliveries of all
+        its own swaps, not with several workers behind one port.
         """
         self._client.expect_deliveries()
 

@@ -91,6 +91,7 @@ class Transport:
             "Accept": "application/json",
             "User-Agent": USER_AGENT,
         }
+        self.budget = budget
         self._budget: RequestBudget = _Unlimited() if budget is None else budget
         self._injected = session
         self._proxy = None if proxy is None else _Secret(proxy)
@@ -184,16 +185,20 @@ class Transport:
         ends = now + options.deadline
         max_wait = options.max_wait
         attempts = 0
+        is_poll = call.purpose == "poll"
         while True:
             asked = now
             try:
-                wanted = min(ends - asked, max_wait)
+                # The time that a poll spends in the queue does not count towards its deadline.
+                wanted = max_wait if is_poll else min(ends - asked, max_wait)
                 permit = await self._budget.acquire(call.purpose, max_wait=wanted)
             except APIStatusError as error:
                 error.attempts = attempts
                 raise
             now = clock()
             max_wait = max(0.0, max_wait - (now - asked))
+            if is_poll:
+                ends += now - asked
             attempts += 1
             observer.sending()
             try:
@@ -205,7 +210,8 @@ class Transport:
                 limited = isinstance(error, RateLimitError)
                 time_left = min(ends - clock(), max_wait if limited else NEVER)
                 wait = next_wait(attempts, error, time_left, max_retries=options.max_retries)
-                if wait is None:
+                # A poll that meets a 429 comes again at its next turn.
+                if wait is None or (is_poll and limited):
                     raise
                 observer.retrying(error, wait)
             await asyncio.sleep(wait)

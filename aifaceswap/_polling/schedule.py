@@ -1,7 +1,7 @@
-"""How long swaps take, and when it is worth a request to see which have ended.
+"""How long swaps take, and when a poll is worth a request.
 
-Two things tell when a swap will end: how long others took, and its own ``progress``. What the
-service means by progress is not documented, so it is believed only while it proves right.
+Two things say when a swap will finish: how long others took, and its own ``progress``. What the
+service means by progress is not documented, so it counts only while it proves right.
 """
 
 from __future__ import annotations
@@ -14,106 +14,97 @@ import attrs
 
 _REMEMBERED = 64
 _ENOUGH = 8
-# Seconds of a slot that nobody uses which are worth one request, for each swap that is watched,
-# and for all of them. Measured: docs/benchmarks.md.
-_WORTH_EACH = 0.3
-_WORTH_ALL = 3.0
-# Forecasts by progress are believed while half of them are this good, as a share of the time
-# that they looked ahead.
+# Seconds that a finished swap may hold its slot, before a poll is worth one request: for each
+# swap, and for all of them. Measured: docs/benchmarks.md.
+_IDLE_PER_SWAP = 0.3
+_IDLE_AT_MOST = 3.0
+# Forecasts count while half of the last ones missed by no more than this share of their range.
 _GOOD_FORECAST = 0.25
-# With good forecasts there need not be a look just because none has been for a while.
+# With good forecasts the longest interval can be this much longer, or this many seconds.
 _STRETCH = 2.0
-_LONGEST = 15.0
+_STRETCHED_TO = 15.0
 _STEPS = 40
 
 
 @attrs.frozen
-class Watched:
-    """A swap that is being watched.
+class PolledSwap:
+    """An unfinished swap, in seconds from the last poll.
 
     Attributes:
-        begin: When it began, in seconds from the last look; negative before it.
-        forecast: When it will end by its progress, in seconds from the last look, or None.
+        began: When its wait began; negative before the last poll.
+        forecast: When it will finish by its progress, or None.
     """
 
-    begin: float
+    began: float
     forecast: float | None
 
 
 class PollSchedule:
-    """The durations of the swaps that ended last, and how good forecasts of them were."""
+    """The durations of the swaps that finished last, and how good forecasts of them were."""
 
     def __init__(self) -> None:
         self._newest: deque[float] = deque()
         self._sorted: list[float] = []
-        self._misses: deque[float] = deque(maxlen=_REMEMBERED)
+        self._forecast_errors: deque[float] = deque(maxlen=_REMEMBERED)
 
     @property
-    def typical(self) -> float:
+    def typical_duration(self) -> float:
         """The median in seconds; 0 until one is known."""
         return self._sorted[len(self._sorted) // 2] if self._sorted else 0.0
 
-    def learn(self, seconds: float) -> None:
-        """Remember how long a swap took."""
+    @property
+    def long_duration(self) -> float:
+        """What nine of ten swaps stay below, in seconds; 0 until one is known."""
+        return self._sorted[len(self._sorted) * 9 // 10] if self._sorted else 0.0
+
+    def record_duration(self, seconds: float) -> None:
+        """A swap has taken this long."""
         self._newest.append(seconds)
         insort(self._sorted, seconds)
         if len(self._newest) > _REMEMBERED:
             self._sorted.remove(self._newest.popleft())
 
-    def judge(self, forecast: float, ahead: float, earliest: float, latest: float) -> None:
-        """Remember how good a forecast was.
-
-        Args:
-            forecast: When the swap was to end.
-            ahead: How many seconds before that it was forecast.
-            earliest: When it had not ended yet.
-            latest: When it had.
-        """
-        missed = max(earliest - forecast, forecast - latest, 0.0)
-        self._misses.append(missed / max(ahead, 1.0))
+    def record_forecast(self, forecast: float, made: float, earliest: float, latest: float) -> None:
+        """A swap has finished between two moments; its end was forecast at an earlier one."""
+        error = max(earliest - forecast, forecast - latest, 0.0)
+        self._forecast_errors.append(error / max(forecast - made, 1.0))
 
     def next_poll_in(
-        self, watched: Sequence[Watched], shortest: float, longest: float, scarcity: float
+        self, swaps: Sequence[PolledSwap], shortest: float, longest: float, scarcity: float
     ) -> float:
-        """When the next look pays: when slots that nobody uses have cost as much as a request.
+        """Seconds after the last poll at which finished swaps have idled as long as a poll costs.
 
-        Args:
-            watched: The swaps, all unfinished at the last look.
-            shortest: Seconds after the last look before which there is none.
-            longest: Seconds after it at which there is one without good forecasts.
-            scarcity: How dear a request is, 1 to 5.
-
-        Returns:
-            Seconds after the last look.
+        It is at least `shortest`, and at most `longest` without good forecasts. `scarcity` is
+        how expensive a request is, 1 to 5.
         """
         if len(self._newest) < _ENOUGH:
             return longest
-        if self._progress_is_right():
-            longest = min(_STRETCH * longest, max(longest, _LONGEST))
-        worth = min(_WORTH_ALL, _WORTH_EACH * len(watched)) * scarcity**0.5
+        if self._forecasts_are_good():
+            longest = min(_STRETCH * longest, max(longest, _STRETCHED_TO))
+        worth = min(_IDLE_AT_MOST, _IDLE_PER_SWAP * len(swaps)) * scarcity**0.5
         step = longest / _STEPS
-        wasted = 0.0
+        idle = 0.0
         for number in range(1, _STEPS):
             moment = number * step
-            wasted += step * sum(self._has_ended(swap, moment) for swap in watched)
-            if moment >= shortest and wasted >= worth:
+            idle += step * sum(self._probably_finished(swap, moment) for swap in swaps)
+            if moment >= shortest and idle >= worth:
                 return moment
         return longest
 
-    def _has_ended(self, swap: Watched, moment: float) -> float:
-        """How likely it is that a swap has ended at this moment."""
-        if swap.forecast is not None and self._progress_is_right():
+    def _probably_finished(self, swap: PolledSwap, moment: float) -> float:
+        """How likely it is that a swap has finished at this moment, 0 to 1."""
+        if swap.forecast is not None and self._forecasts_are_good():
             return float(moment >= swap.forecast)
-        age = moment - swap.begin
+        age = moment - swap.began
         if age <= 0:
             return 0.0
-        left = 1.0 - self._share(max(0.0, -swap.begin))
-        return 1.0 - (1.0 - self._share(age)) / left
+        unfinished_at_poll = 1.0 - self._share_below(max(0.0, -swap.began))
+        return 1.0 - (1.0 - self._share_below(age)) / unfinished_at_poll
 
-    def _progress_is_right(self) -> bool:
-        good = sum(miss <= _GOOD_FORECAST for miss in self._misses)
-        return len(self._misses) >= _ENOUGH and good * 2 >= len(self._misses)
+    def _forecasts_are_good(self) -> bool:
+        good = sum(error <= _GOOD_FORECAST for error in self._forecast_errors)
+        return len(self._forecast_errors) >= _ENOUGH and good * 2 >= len(self._forecast_errors)
 
-    def _share(self, age: float) -> float:
-        """The share of swaps that take no longer than this."""
+    def _share_below(self, age: float) -> float:
+        """The share of swaps that took no longer than this."""
         return bisect_right(self._sorted, age) / (len(self._sorted) + 1)

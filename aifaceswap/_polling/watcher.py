@@ -1,275 +1,267 @@
-"""One shared answer to "has it ended yet?" for every wait of a client.
+"""Shared waits: one poll for all swaps that a client waits for, and deliveries that need none.
 
-Whoever waits may have to look for all: the first wait leads, looks at the newest swaps with one
-list call, and hands over to another wait when its own swap has ended. So no background task
-outlives a wait, and a hundred waits cost no more requests than one.
+Polls run in tasks that live no longer than the waits they serve. Each wait reports to its own
+callback in its own task: what goes wrong with one swap, page or callback concerns that wait alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
 
-import anyio
 import attrs
 
-from aifaceswap._api.requests import get_swap, list_swaps
+from aifaceswap._api.requests import Call, get_swap, list_swaps
 from aifaceswap._api.responses import read_answer
 from aifaceswap._http.retry import is_retryable
 from aifaceswap._http.transport import CallOptions, Transport
 from aifaceswap._limits import MAX_PAGE_SIZE
 from aifaceswap._polling.deliveries import DeliveryTracker
-from aifaceswap._polling.schedule import PollSchedule, Watched
+from aifaceswap._polling.schedule import PolledSwap, PollSchedule
+from aifaceswap._polling.wait import Wait, has_surely_finished
 from aifaceswap.errors import (
     AIFaceSwapError,
-    APIResponseError,
-    BadRequestError,
+    APIStatusError,
+    AuthenticationError,
+    DailyLimitError,
     NotFoundError,
-    WaitTimeoutError,
+    RateLimitError,
 )
 from aifaceswap.models import Swap
 
+T = TypeVar("T")
+OnUpdate = Callable[[Swap], object]
+
+# Seconds between two polls: at least, and at most.
 SHORTEST_INTERVAL = 1.0
 LONGEST_INTERVAL = 15.0
-_LOOKS_PER_SWAP = 5
-# Single looks at swaps that the list did not show, in one round.
-_SINGLE_LOOKS = 10
-# Where deliveries are reliable, a swap is looked at after so many typical durations without
-# one, or after so many seconds while no duration is known.
+_POLLS_PER_SWAP = 5
+# Seconds that one poll may take, and that it may wait for the rate limiter.
+_POLL_TIMEOUT = 10.0
+_POLL_MAX_WAIT = 60.0
+# GETs of single swaps at once, for those that the list does not show.
+_SINGLE_POLLS = 10
+# A list without a response for so long does not hold up single polls.
+_LIST_PATIENCE = 3.0
+# A list that fails is tried again after so long, then after twice as long each time.
+_LIST_RETRY = 5.0
+_LIST_RETRY_AT_MOST = 300.0
+_CREATED_REMEMBERED = 1000
+# A swap that is known to exist can be missing from a replica for so long.
+_REPLICA_LAG = 30.0
+# Where deliveries are reliable, one is overdue so long after most swaps have finished, or after
+# so long while no duration is known.
 _OVERDUE = 2.0
-_SHORTEST_PATIENCE = 5.0
-_FIRST_PATIENCE = 45.0
+_FIRST_OVERDUE = 45.0
+# A wait is polled once more so long before its timeout.
+_LAST_POLL = 1.0
 
 
 class Watcher:
-    """Ends waits: by looking, and by what webhook deliveries say.
-
-    Args:
-        transport: What sends the looks.
-        options: How patient one look is; it is tried again at the next round anyway.
-    """
+    """Ends waits on any number of event loops, by polls and by webhook deliveries."""
 
     def __init__(self, transport: Transport, options: CallOptions) -> None:
         self._transport = transport
-        self._options = attrs.evolve(options, max_retries=min(1, options.max_retries))
-        self._told = DeliveryTracker()
-        self._rounds: dict[asyncio.AbstractEventLoop, _Rounds] = {}
+        self._options = attrs.evolve(
+            options,
+            timeout=min(_POLL_TIMEOUT, options.timeout),
+            deadline=_POLL_TIMEOUT,
+            max_retries=min(1, options.max_retries),
+            max_wait=_POLL_MAX_WAIT,
+        )
+        self._deliveries = DeliveryTracker()
+        self._created: OrderedDict[str, float] = OrderedDict()
+        self._pollers: dict[asyncio.AbstractEventLoop, _Poller] = {}
 
     async def wait(
-        self,
-        swap: Swap | str,
-        timeout: float | None,
-        on_update: Callable[[Swap], object] | None = None,
+        self, swap: Swap | str, timeout: float | None, on_update: OnUpdate | None = None
     ) -> Swap:
-        """Wait until a swap has ended.
+        """Wait until a swap has finished, well or not.
 
-        Args:
-            swap: The swap, or its id.
-            timeout: Seconds to wait at most; None: for ever.
-            on_update: Called with the swap each time it has been looked at.
-
-        Returns:
-            The swap as it ended, well or not.
-
-        Raises:
-            WaitTimeoutError: It had not ended in time.
-            AIFaceSwapError: Looking failed in a way that will not pass.
+        Raises `WaitTimeoutError` after `timeout` seconds, what `on_update` raises, and errors
+        that a later poll would meet again.
         """
-        if isinstance(swap, Swap) and swap.is_finished:
+        if isinstance(swap, Swap) and has_surely_finished(swap):
             return swap
-        rounds = self._own_rounds()
-        told = self._told.final_swap(swap.id if isinstance(swap, Swap) else swap)
-        return told or await rounds.wait(swap, timeout, on_update)
+        swap_id = swap.id if isinstance(swap, Swap) else swap
+        delivered = self._deliveries.final_swap(swap_id)
+        if delivered is not None and has_surely_finished(delivered):
+            self._deliveries.record_awaited(swap_id)
+            return delivered
+        return await self._poller().wait(swap, timeout, on_update)
 
-    def saw(self, swap: Swap) -> None:
-        """Tell all waits, on whatever loop, what has become of a swap.
+    def record_created(self, swap_id: str) -> None:
+        """A swap was created a moment ago: it may be missing from a replica."""
+        self._created[swap_id] = asyncio.get_running_loop().time()
+        if len(self._created) > _CREATED_REMEMBERED:
+            self._created.popitem(last=False)
 
-        Args:
-            swap: The swap as a webhook delivery describes it.
-        """
+    def deliver(self, swap: Swap) -> None:
+        """Report to all waits, from any thread, how a webhook delivery describes a swap."""
         if swap.is_finished:
-            self._told.record_delivered(swap)
-        for loop, rounds in list(self._rounds.items()):
+            self._deliveries.record_delivered(swap)
+        for loop, poller in list(self._pollers.items()):
             with contextlib.suppress(RuntimeError):  # it may close at any moment
-                loop.call_soon_threadsafe(rounds.was_told, swap)
+                loop.call_soon_threadsafe(poller.deliver, swap)
 
     def expect_deliveries(self) -> None:
         """Rely on deliveries from now on, until one is missed."""
-        self._told.expect()
+        self._deliveries.expect()
 
-    def _own_rounds(self) -> _Rounds:
+    def _poller(self) -> _Poller:
         loop = asyncio.get_running_loop()
-        if loop not in self._rounds:
-            for ended in [loop for loop in self._rounds if loop.is_closed()]:
-                del self._rounds[ended]
-            self._rounds[loop] = _Rounds(self._transport, self._options, self._told)
-        return self._rounds[loop]
+        poller = self._pollers.get(loop)
+        if poller is None:
+            for closed in [one for one in list(self._pollers) if one.is_closed()]:
+                self._pollers.pop(closed, None)
+            poller = self._pollers[loop] = _Poller(
+                self._transport, self._options, self._deliveries, self._created
+            )
+        return poller
 
 
-@attrs.define(eq=False)
-class _Wait:
-    """One wait for one swap."""
+class _Poller:
+    """The waits of one event loop, and the polls that they share."""
 
-    swap_id: str
-    since: float
-    seen: Swap | None
-    on_update: Callable[[Swap], object] | None
-    looked: bool = False
-    # When it was last seen unfinished, or began.
-    heard: float = attrs.field(default=attrs.Factory(lambda self: self.since, takes_self=True))
-    # When it will end by its progress, and when that was foreseen.
-    forecast: float | None = None
-    foreseen_at: float = 0.0
-    ended: Swap | AIFaceSwapError | None = None
-    # Set when it has ended, when it is its turn to lead, and when another wait has begun.
-    event: asyncio.Event = attrs.field(factory=asyncio.Event)
-
-    def foresee(self, now: float) -> None:
-        """Take the progress that was seen for a straight line."""
-        progress = self.seen.progress if self.seen is not None else None
-        if progress is not None and 0 < progress < 100:  # noqa: PLR2004 - per cent
-            self.forecast = self.since + (now - self.since) * 100 / progress
-            self.foreseen_at = now
-
-    def end(self, how: Swap | AIFaceSwapError) -> None:
-        self.ended = how
-        self.event.set()
-
-
-class _Rounds:
-    """The waits of one event loop, and the looks that one of them makes for all."""
-
-    def __init__(self, transport: Transport, options: CallOptions, told: DeliveryTracker) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        options: CallOptions,
+        deliveries: DeliveryTracker,
+        created: Mapping[str, float],
+    ) -> None:
         self._transport = transport
         self._options = options
-        self._told = told
-        self._clock = asyncio.get_running_loop().time
-        self._waits: dict[str, list[_Wait]] = {}
-        self._leader: _Wait | None = None
-        self._look_scope: anyio.CancelScope | None = None
-        self._last_look = float("-inf")
-        self._durations = PollSchedule()
-        self._trouble: AIFaceSwapError | None = None
-        self._list_is_readable = True
+        self._deliveries = deliveries
+        self._created = created
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._schedule = PollSchedule()
+        self._waits: dict[str, list[Wait]] = {}
+        self._singles: dict[str, asyncio.Task[None]] = {}
+        self._list: asyncio.Task[None] | None = None
+        self._list_failures = 0
+        self._list_off_until = self._last_poll = self._paused_until = float("-inf")
+        self._day_is_over: DailyLimitError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_planning = False
 
     async def wait(
-        self,
-        swap: Swap | str,
-        timeout: float | None,
-        on_update: Callable[[Swap], object] | None = None,
+        self, swap: Swap | str, timeout: float | None, on_update: OnUpdate | None
     ) -> Swap:
-        seen = swap if isinstance(swap, Swap) else None
-        swap_id = swap.id if isinstance(swap, Swap) else swap
-        wait = _Wait(swap_id, self._clock(), seen, on_update)
+        swap_id, seen = (swap.id, swap) if isinstance(swap, Swap) else (swap, None)
+        wait = Wait(swap_id, self._clock(), timeout, seen, on_update)
         self._waits.setdefault(swap_id, []).append(wait)
-        if self._leader is not None:
-            self._leader.event.set()
+        self._plan_soon()
         try:
-            async with asyncio.timeout(timeout):
-                ended = await self._follow_or_lead(wait)
-        except TimeoutError:
-            raise self._timed_out(wait, timeout) from self._trouble
+            return await wait.follow()
         finally:
-            self._leave(wait)
-        if isinstance(ended, AIFaceSwapError):
-            raise ended
-        return ended
+            self._remove(wait)
+            if not self._waits and self._loop.is_running():
+                await self._end_polls()
 
-    def was_told(self, swap: Swap) -> None:
-        """A delivery has said what became of a swap."""
-        self._saw(swap, told=True)
-        if self._leader and self._leader.ended and self._look_scope:
-            self._look_scope.cancel()
+    def deliver(self, swap: Swap) -> None:
+        """A delivery has reported how a swap is."""
+        self._see(swap, delivered=True)
+        self._plan_soon()
 
-    async def _follow_or_lead(self, wait: _Wait) -> Swap | AIFaceSwapError:
-        while wait.ended is None:
-            if self._leader is None:
-                self._leader = wait
-            if self._leader is wait:
-                await self._lead(wait)
-            else:
-                wait.event.clear()
-                await wait.event.wait()
-        return wait.ended
-
-    async def _lead(self, wait: _Wait) -> None:
-        """Look once, when it is due; or come back early, because something has changed."""
-        delay = self._next_look() - self._clock()
-        if delay > 0:
-            wait.event.clear()
-            with anyio.move_on_after(delay):
-                await wait.event.wait()
-            return
-        self._last_look = self._clock()
-        with anyio.CancelScope() as self._look_scope:
-            await self._look()
-
-    def _leave(self, wait: _Wait) -> None:
+    def _remove(self, wait: Wait) -> None:
         waits = self._waits[wait.swap_id]
         waits.remove(wait)
         if not waits:
             del self._waits[wait.swap_id]
-        if self._leader is wait:
-            self._leader = None
-        # Also where an heir leaves before its turn has come.
-        heir = next(self._open_waits(), None)
-        if self._leader is None and heir is not None:
-            heir.event.set()
+            self._cancel_single(wait.swap_id)
+        if not self._loop.is_closed():
+            self._plan_soon()
 
-    def _timed_out(self, wait: _Wait, timeout: float | None) -> WaitTimeoutError:
-        status = f"it was {wait.seen.status}" if wait.seen else "it was never seen"
-        return WaitTimeoutError(
-            f"{wait.swap_id} had not ended after {timeout:g} s ({status} when last looked at); "
-            "it goes on at the service: wait for it again, without creating it anew",
-            swap_id=wait.swap_id,
-            swap=wait.seen,
-        )
+    async def _end_polls(self) -> None:
+        """See the polls in flight end: none outlives the last wait."""
+        polls = [*self._singles.values(), *([self._list] if self._list else [])]
+        for poll in polls:
+            poll.cancel()
+        if polls:
+            await asyncio.wait(polls, timeout=1.0)
 
-    # --- when to look ---
+    # --- when to poll ---------------------------------------------------------------------------
 
-    def _next_look(self) -> float:
-        """The moment at which the next look is due."""
-        waits = list(self._impatient_waits())
-        if not waits:
-            return min(wait.heard for wait in self._open_waits()) + self._patience()
-        if any(wait.seen is None and not wait.looked for wait in waits):
-            return self._last_look + SHORTEST_INTERVAL
-        first_look = min(wait.since for wait in waits) + SHORTEST_INTERVAL
-        return max(first_look, self._last_look + self._interval(waits))
+    def _plan_soon(self) -> None:
+        """Plan the next poll, once for all that changes in this turn of the loop."""
+        if not self._is_planning:
+            self._is_planning = True
+            self._loop.call_soon(self._plan)
 
-    def _impatient_waits(self) -> Iterator[_Wait]:
-        """The waits that do not rely on a delivery, or have done so for too long."""
-        if not self._told.is_reliable:
-            return self._open_waits()
-        latest = self._clock() - self._patience()
-        return (w for w in self._open_waits() if w.heard <= latest or not self._is_relied_on(w))
+    def _plan(self) -> None:
+        self._is_planning = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._day_is_over is not None and self._clock() < self._paused_until:
+            self._end_unhooked(self._day_is_over)
+        when = self._next_poll()
+        if when is not None:
+            self._timer = self._loop.call_at(when, self._poll)
 
-    def _patience(self) -> float:
-        """Seconds without news after which a delivery is overdue."""
-        typical = self._durations.typical
-        return max(_SHORTEST_PATIENCE, _OVERDUE * typical) if typical else _FIRST_PATIENCE
+    def _next_poll(self) -> float | None:
+        """When the next poll is due; None while all waits have one in flight."""
+        waits = [wait for wait in self._open_waits() if wait.swap_id not in self._singles]
+        if not waits or len(self._singles) >= _SINGLE_POLLS:
+            return None
+        relying = self._relying(waits)
+        due = [self._last_chance(wait) for wait in waits]
+        due += [self._overdue_at(wait) for wait in relying]
+        if len(relying) < len(waits):
+            due.append(self._regular_poll([wait for wait in waits if wait not in relying]))
+        return max(min(due), self._earliest_poll())
 
-    def _is_relied_on(self, wait: _Wait) -> bool:
-        """Whether a delivery is expected to end this wait; who shows progress wants looks."""
-        has_webhook = wait.seen is not None and wait.seen.webhook_url is not None
-        return has_webhook and wait.on_update is None and self._told.is_reliable
+    def _earliest_poll(self) -> float:
+        """Before it there is no poll: after a 429, and while the list may still respond."""
+        if self._list is None or self._list_failures:
+            return self._paused_until
+        return max(self._paused_until, self._last_poll + _LIST_PATIENCE)
 
-    def _interval(self, waits: list[_Wait]) -> float:
-        """Seconds from the last look to the next."""
+    def _regular_poll(self, waits: list[Wait]) -> float:
+        """When waits that do not rely on deliveries are polled."""
+        if any(wait.last_seen is None and wait.polled_at is None for wait in waits):
+            return self._last_poll + SHORTEST_INTERVAL
+        first = min(wait.since for wait in waits) + SHORTEST_INTERVAL
+        return max(first, self._last_poll + self._interval(waits))
+
+    def _last_chance(self, wait: Wait) -> float:
+        """When a wait is polled before it gives up, unless it was polled just before."""
+        when = wait.deadline - min(_LAST_POLL, (wait.deadline - wait.since) / 2)
+        was_polled = wait.polled_at is not None and wait.polled_at >= when - SHORTEST_INTERVAL
+        return float("inf") if was_polled else when
+
+    def _relying(self, waits: Iterable[Wait]) -> set[Wait]:
+        """The waits that a delivery will most likely end, and is not overdue for."""
+        if not self._deliveries.are_reliable:
+            return set()
+        now = self._clock()
+        return {w for w in waits if w.can_rely_on_delivery and now < self._overdue_at(w)}
+
+    def _overdue_at(self, wait: Wait) -> float:
+        """When a delivery is overdue: after most swaps have finished, then at twice the age."""
+        typical = self._schedule.long_duration
+        patience = typical + _OVERDUE if typical else _FIRST_OVERDUE
+        return wait.unfinished_at + max(patience, wait.unfinished_at - wait.since)
+
+    def _interval(self, waits: list[Wait]) -> float:
+        """Seconds from the last poll to the next."""
         scarcity = self._scarcity()
         youngest = self._clock() - max(wait.since for wait in waits)
-        longest = max(self._durations.typical, youngest) / _LOOKS_PER_SWAP * scarcity
+        longest = max(self._schedule.typical_duration, youngest) / _POLLS_PER_SWAP * scarcity
         longest = min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, longest))
         if len(waits) > MAX_PAGE_SIZE:
             return longest
-        last = self._last_look
-        watched = [
-            Watched(wait.since - last, None if wait.forecast is None else wait.forecast - last)
+        last = self._last_poll
+        swaps = [
+            PolledSwap(wait.since - last, None if wait.forecast is None else wait.forecast - last)
             for wait in waits
         ]
-        return self._durations.next_poll_in(watched, SHORTEST_INTERVAL, longest, scarcity)
+        return self._schedule.next_poll_in(swaps, SHORTEST_INTERVAL, longest, scarcity)
 
     def _scarcity(self) -> float:
         """1 where requests are plenty, up to 5 where none are left."""
@@ -278,86 +270,182 @@ class _Rounds:
             return 1.0
         return 1.0 / min(1.0, max(0.2, 2 * limits.remaining / limits.limit))
 
-    # --- looking ---
+    # --- polling --------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
-        """Look once at every swap that is waited for and has no delivery to wait for."""
-        missing = list(dict.fromkeys(wait.swap_id for wait in self._impatient_waits()))
-        try:
-            if len(missing) > 1 and self._list_is_readable:
-                missing = await self._look_at_pages(missing)
-            await self._look_at_each(missing)
-        except AIFaceSwapError as error:
-            if not is_retryable(error):
-                self._end_all(error)
-            self._trouble = error
+    def _poll(self) -> None:
+        """Poll every wait that does not rely on a delivery, or is about to give up."""
+        self._last_poll = now = self._clock()
+        waits = [wait for wait in self._open_waits() if wait.swap_id not in self._singles]
+        relying = self._relying(waits)
+        due = [w for w in waits if w not in relying or self._last_chance(w) <= now]
+        for wait in due:
+            wait.polled_at = now
+        ids = list(dict.fromkeys(wait.swap_id for wait in due))
+        can_list = len(ids) > 1 and self._list is None and now >= self._list_off_until
+        if can_list:
+            self._list = self._spawn(self._poll_list(ids), ids[0])
+        if not can_list or self._list_failures:
+            self._poll_each(ids)
+        self._plan_soon()
+
+    def _poll_each(self, ids: Iterable[str]) -> None:
+        """Poll single swaps, as many as may be polled at once."""
+        for swap_id in [one for one in ids if one in self._waits and one not in self._singles]:
+            if len(self._singles) >= _SINGLE_POLLS:
+                break
+            # Those that have to stand back come first the next time.
+            self._waits[swap_id] = self._waits.pop(swap_id)
+            self._singles[swap_id] = self._spawn(self._poll_single(swap_id), swap_id)
+
+    def _spawn(self, poll: Coroutine[Any, Any, None], swap_id: str) -> asyncio.Task[None]:
+        """Start a poll, in the context of one who waits for it."""
+        context = self._waits[swap_id][0].context.copy()
+        task = self._loop.create_task(poll, context=context)
+        task.add_done_callback(self._poll_has_ended)
+        return task
+
+    def _poll_has_ended(self, task: asyncio.Task[None]) -> None:
+        if task is self._list:
+            self._list = None
         else:
-            self._trouble = None
+            for swap_id in [one for one, poll in self._singles.items() if poll is task]:
+                del self._singles[swap_id]
+        if self._waits:
+            self._plan_soon()
 
-    async def _look_at_pages(self, wanted: Iterable[str]) -> list[str]:
-        """Look at pages of the list for as long as they show swaps that are waited for."""
-        missing = dict.fromkeys(wanted)
+    def _cancel_single(self, swap_id: str) -> None:
+        if (poll := self._singles.get(swap_id)) is not None:
+            poll.cancel()
+
+    async def _send(self, call: Call[T]) -> T:
+        return await self._transport.send(call, self._options, read_answer)
+
+    async def _poll_single(self, swap_id: str) -> None:
+        try:
+            swap = await self._send(get_swap(swap_id, purpose="poll"))
+        except AuthenticationError as error:
+            self._fail(self._waits, error)
+        except RateLimitError as error:
+            self._pause([swap_id], error)
+        except Exception as error:  # whatever it is, it concerns this swap alone
+            is_final = not (_may_pass(error) or self._may_lag(swap_id, error))
+            (self._fail if is_final else self._note)([swap_id], error)
+        else:
+            if swap.id == swap_id:
+                self._see(swap)
+
+    async def _poll_list(self, ids: list[str]) -> None:
+        """Poll by pages of the list; what they do not show is polled singly."""
+        missing = dict.fromkeys(ids)
+        try:
+            await self._read_pages(missing)
+        except AuthenticationError as error:
+            self._fail(self._waits, error)
+            return
+        except RateLimitError as error:
+            self._pause(missing, error)
+            if error.attempts:
+                self._turn_list_off(after=2)
+            return
+        except Exception as error:  # parts of the list's form are not documented: do without it
+            self._note(missing, error)
+            self._turn_list_off()
+        else:
+            self._list_failures = 0
+        self._poll_each(missing)
+
+    async def _read_pages(self, missing: dict[str, None]) -> None:
+        """Read pages for as long as they show swaps that are waited for."""
         cursor: str | None = None
-        while len(missing) > 1:
-            call = list_swaps(MAX_PAGE_SIZE, cursor, purpose="poll")
-            try:
-                page = await self._transport.send(call, self._options, read_answer)
-            except (APIResponseError, BadRequestError, NotFoundError) as error:
-                # Parts of the list's form are not documented: do without it.
-                self._list_is_readable = is_retryable(error)
-                break
+        seen: set[str | None] = set()
+        while len(missing) > 1 and cursor not in seen:
+            seen.add(cursor)
+            page = await self._send(list_swaps(MAX_PAGE_SIZE, cursor, purpose="poll"))
             found = [swap for swap in page if swap.id in missing]
-            for swap in found:
-                del missing[swap.id]
-                self._saw(swap)
+            for swap in page:
+                missing.pop(swap.id, None)
+                self._cancel_single(swap.id)
+                self._see(swap)
             cursor = page.next_cursor
-            if cursor is None or not found:
+            if not cursor or not found:
                 break
-        return list(missing)
 
-    async def _look_at_each(self, swap_ids: list[str]) -> None:
-        for swap_id in swap_ids[:_SINGLE_LOOKS]:
-            call = get_swap(swap_id, purpose="poll")
-            try:
-                self._saw(await self._transport.send(call, self._options, read_answer))
-            except NotFoundError as error:
-                self._end(swap_id, error)
-            # Those that were not reached this time come first the next.
-            if swap_id in self._waits:
-                self._waits[swap_id] = self._waits.pop(swap_id)
+    def _turn_list_off(self, *, after: int = 1) -> None:
+        """Do without the list for a while, longer each time that it fails."""
+        self._list_failures += 1
+        if self._list_failures >= after:
+            seconds = _LIST_RETRY * 2.0 ** min(self._list_failures - after, 10)
+            self._list_off_until = self._clock() + min(_LIST_RETRY_AT_MOST, seconds)
 
-    def _saw(self, swap: Swap, *, told: bool = False) -> None:
-        for wait in self._waits.get(swap.id, ()):
-            started_before = wait.seen is None
-            was_missed = not told and self._is_relied_on(wait)
-            wait.seen, wait.looked = swap, True
-            if not swap.is_finished:
-                wait.heard = self._clock()
-                wait.foresee(wait.heard)
-            if wait.on_update is not None:
-                wait.on_update(swap)
-            if swap.is_finished and wait.ended is None:
-                wait.end(swap)
-                if was_missed:
-                    self._told.record_missed(swap.id)
-                elif not started_before:
-                    self._learn_from(wait, told=told)
+    # --- what polls and deliveries show ---------------------------------------------------------
 
-    def _learn_from(self, wait: _Wait, *, told: bool) -> None:
-        """It ended now, as a delivery told, or since it was last seen unfinished."""
+    def _see(self, swap: Swap, *, delivered: bool = False) -> None:
         now = self._clock()
-        unfinished = now if told else wait.heard
-        self._durations.learn((now + unfinished) / 2 - wait.since)
+        for wait in self._waits.get(swap.id, ()):
+            if wait.has_ended:
+                continue
+            was_seen, unfinished_at = wait.last_seen is not None, wait.unfinished_at
+            has_webhook = wait.has_webhook or swap.webhook_url is not None
+            wait.see(swap, now, delivered=delivered)
+            if wait.has_ended:
+                if has_webhook:
+                    self._deliveries.record_awaited(swap.id)
+                if was_seen:
+                    self._learn(wait, now if delivered else unfinished_at, now)
+
+    def _learn(self, wait: Wait, earliest: float, latest: float) -> None:
+        """A swap has finished between these moments; far apart they say too little."""
+        if latest - earliest > max(SHORTEST_INTERVAL, (latest - wait.since) / 2):
+            return
+        self._schedule.record_duration((earliest + latest) / 2 - wait.since)
         if wait.forecast is not None:
-            self._durations.judge(wait.forecast, wait.forecast - wait.foreseen_at, unfinished, now)
+            self._schedule.record_forecast(wait.forecast, wait.forecast_at, earliest, latest)
 
-    def _end(self, swap_id: str, error: AIFaceSwapError) -> None:
-        for wait in self._waits.get(swap_id, ()):
-            wait.end(copy.copy(error))
+    def _may_lag(self, swap_id: str, error: Exception) -> bool:
+        """Whether a swap that is not found was known to exist a moment ago."""
+        if not isinstance(error, NotFoundError):
+            return False
+        waits = self._waits.get(swap_id, ())
+        known = [wait.unfinished_at for wait in waits if wait.last_seen is not None]
+        known.append(self._created.get(swap_id, float("-inf")))
+        return self._clock() - max(known) < _REPLICA_LAG
 
-    def _end_all(self, error: AIFaceSwapError) -> None:
-        for swap_id in self._waits:
-            self._end(swap_id, error)
+    def _pause(self, ids: Iterable[str], error: RateLimitError) -> None:
+        """Poll nothing for as long as a 429 asks; to ask our own rate limiter again is free."""
+        seconds = SHORTEST_INTERVAL if error.retry_after is None else error.retry_after
+        if not error.attempts:
+            seconds = min(seconds, LONGEST_INTERVAL)
+        self._paused_until = self._clock() + max(seconds, SHORTEST_INTERVAL)
+        self._day_is_over = error if isinstance(error, DailyLimitError) else None
+        self._note(ids, error)
 
-    def _open_waits(self) -> Iterator[_Wait]:
-        return (wait for waits in self._waits.values() for wait in waits if wait.ended is None)
+    def _end_unhooked(self, error: DailyLimitError) -> None:
+        """No poll can end these waits today, and no delivery can either."""
+        for wait in self._open_waits():
+            if not wait.has_webhook:
+                wait.fail(error)
+
+    def _note(self, ids: Iterable[str], error: Exception) -> None:
+        """Remember why a poll failed, for the error of a wait that times out."""
+        for swap_id in ids:
+            for wait in self._waits.get(swap_id, ()):
+                wait.trouble = error
+
+    def _fail(self, ids: Iterable[str], error: Exception) -> None:
+        for swap_id in ids:
+            for wait in self._waits.get(swap_id, ()):
+                wait.fail(error)
+
+    def _open_waits(self) -> list[Wait]:
+        return [wait for waits in self._waits.values() for wait in waits if not wait.has_ended]
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the next poll may well succeed; pages of a proxy say nothing of the swap."""
+    if not isinstance(error, AIFaceSwapError):
+        return False
+    is_page = isinstance(error, APIStatusError) and error.code is None and error.status in _PAGES
+    return is_page or is_retryable(error)
+
+
+_PAGES = frozenset({301, 302, 303, 307, 308, 403})

@@ -56,9 +56,6 @@ class WaitingClient(Protocol):
             event: The delivery.
         """
 
-    def expect_deliveries(self) -> None:
-        """Rely on deliveries from now on."""
-
 
 class Verdict(NamedTuple):
     """What to respond to a request, and why.
@@ -119,8 +116,6 @@ class Receiver:
         self._tolerance = _validation.seconds("tolerance", tolerance)
         self.max_body = _validation.positive_integer("max_body", max_body)
         self._read_timeout = _validation.seconds("read_timeout", read_timeout)
-        if client is not None:
-            client.expect_deliveries()
 
     def check_head(self, method: str, encoding: str, length: str) -> None:
         """Check a request before its body is read.

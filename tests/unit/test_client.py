@@ -86,13 +86,13 @@ def test_waits_in_loop_after_loop_leave_nothing_behind() -> None:
 
         for _ in range(3):
             run_virtual(use)
-        assert len(client._resources.watcher._rounds) == 1
+        assert len(client._resources.watcher._pollers) == 1
 
 
 async def test_the_last_thousand_deliveries_are_remembered(client: AsyncClient) -> None:
     """And end a wait that begins after them; older ones are not kept."""
     for number in range(1001):
-        swap = Swap(id=f"tsk_{number}", status="done")
+        swap = Swap(id=f"tsk_{number}", status="done", result_url="https://example.com/r.jpg")
         client.deliver(WebhookEvent(event="swap.completed", swap=swap))
     assert (await client.swaps.wait("tsk_1")).id == "tsk_1"
     with pytest.raises(NotFoundError):
@@ -103,7 +103,7 @@ def test_the_blocking_client_expects_deliveries_too() -> None:
     """It relies on them from then on."""
     with Client("key") as client:
         client.expect_deliveries()
-        assert client._client._resources.watcher._told.is_reliable
+        assert client._client._resources.watcher._deliveries.are_reliable
 
 
 async def test_a_picture_that_is_refused_is_not_asked_for_anew(

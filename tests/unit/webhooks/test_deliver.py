@@ -62,7 +62,7 @@ async def client(emulator: Emulator) -> AsyncIterator[AsyncClient]:
 
 
 async def test_a_delivery_ends_a_wait_at_once(client: AsyncClient, emulator: Emulator) -> None:
-    """Without a request, whoever looks."""
+    """Without a request."""
     swap = await client.swaps.create(**HOOKED)
     waits = [asyncio.create_task(client.swaps.wait(wanted)) for wanted in (swap, swap)]
     await asyncio.sleep(0.5)
@@ -76,7 +76,7 @@ async def test_a_delivery_ends_a_wait_at_once(client: AsyncClient, emulator: Emu
 
 
 async def test_a_delivery_of_a_failure_ends_a_wait(client: AsyncClient) -> None:
-    """With the error that a look would have given."""
+    """With the error that a poll would have given."""
     swap = await client.swaps.create(**HOOKED)
     wait = asyncio.create_task(client.swaps.wait(swap))
     await asyncio.sleep(0.5)
@@ -160,15 +160,15 @@ async def test_a_server_tells_its_client(client: AsyncClient, serve: Any) -> Non
 
 
 @pytest.mark.parametrize("make", [WebhookApp, aiohttp_handler])
-async def test_a_client_with_a_server_relies_on_deliveries(
+async def test_a_server_promises_no_deliveries(
     client: AsyncClient, emulator: Emulator, make: Any
 ) -> None:
-    """From the first swap on, while the delivery is not overdue."""
+    """Another worker behind the same port may get them: they have to prove themselves."""
     make(None, KEY, client=client)
-    with pytest.raises(WaitTimeoutError):
-        await client.swaps.run(**HOOKED, timeout=40)
+    began = now()
+    await client.swaps.run(**HOOKED)
 
-    assert polls(emulator) == 0
+    assert now() - began <= LIFE * 1.25
 
 
 async def test_waits_end_also_where_the_handler_fails(client: AsyncClient) -> None:
@@ -184,7 +184,7 @@ async def test_waits_end_also_where_the_handler_fails(client: AsyncClient) -> No
         assert (await wait).status == "done"
 
 
-# --- how often is looked while deliveries come -----------------------------------------------
+# --- how often the client polls while deliveries come --------------------------------------
 
 
 @attrs.frozen
@@ -242,10 +242,10 @@ async def test_a_thousand_runs_need_no_poll(world: World) -> None:
     assert polls(world.emulator) <= 20
 
 
-async def test_looks_cease_while_deliveries_keep_coming(world: World) -> None:
-    """They have to prove themselves where nobody said that they would come."""
+async def test_polls_cease_while_deliveries_keep_coming(world: World) -> None:
+    """Eight of a process's own in a row prove them."""
     counts = []
-    for _ in range(8):
+    for _ in range(10):
         before = polls(world.emulator)
         await world.client.swaps.run(**HOOKED)
         counts.append(polls(world.emulator) - before)
@@ -254,7 +254,7 @@ async def test_looks_cease_while_deliveries_keep_coming(world: World) -> None:
     assert counts[-2:] == [0, 0]
 
 
-async def test_swaps_without_a_webhook_are_looked_at_as_ever(world: World) -> None:
+async def test_swaps_without_a_webhook_are_polled_as_ever(world: World) -> None:
     """Nobody will tell of them."""
     world.client.expect_deliveries()
     fields = {**HOOKED, "webhook_url": None}
@@ -266,7 +266,7 @@ async def test_swaps_without_a_webhook_are_looked_at_as_ever(world: World) -> No
 
 
 async def test_who_shows_progress_is_shown_it(world: World) -> None:
-    """A wait with `on_update` has its looks; the delivery ends it all the same."""
+    """A wait with `on_update` is polled; the delivery ends it all the same."""
     world.client.expect_deliveries()
     swap = await world.client.swaps.create(**HOOKED)
     shown: list[float] = []
@@ -278,7 +278,7 @@ async def test_who_shows_progress_is_shown_it(world: World) -> None:
     assert now() - began <= LIFE + 0.1
 
 
-async def test_a_missed_delivery_is_noticed_and_looks_come_back(
+async def test_a_missed_delivery_is_noticed_and_polls_come_back(
     client: AsyncClient, emulator: Emulator
 ) -> None:
     """The first is found when it is overdue, the next ones as if there were no deliveries."""
@@ -296,21 +296,22 @@ async def test_a_missed_delivery_is_noticed_and_looks_come_back(
 async def test_a_delivery_that_was_only_late_is_relied_on(
     client: AsyncClient, emulator: Emulator
 ) -> None:
-    """It came, after a look had found the end."""
+    """It came, after a poll had found the end."""
     client.expect_deliveries()
     swap = await client.swaps.run(**HOOKED)
     client.deliver(done(swap))
     before = polls(emulator)
-    with pytest.raises(WaitTimeoutError):
-        await client.swaps.run(**HOOKED, timeout=40)
+    began = now()
+    await client.swaps.run(**HOOKED)
 
-    assert polls(emulator) == before
+    assert now() - began == pytest.approx(45, abs=0.2)
+    assert polls(emulator) - before == 1
 
 
 async def test_one_delivery_ten_times_proves_no_more_than_once(
     client: AsyncClient, emulator: Emulator
 ) -> None:
-    """Looks go on as ever."""
+    """Polls continue as ever."""
     for _ in range(10):
         client.deliver(done("tsk_other"))
     await client.swaps.run(**HOOKED)
@@ -329,7 +330,7 @@ async def test_old_deliveries_are_forgotten(client: AsyncClient) -> None:
 
 
 async def test_one_missed_among_many_is_found(world: World) -> None:
-    """After twice what swaps take, at the latest; the others need no poll."""
+    """Two seconds after swaps usually finish; the others need no poll."""
     world.client.expect_deliveries()
     await world.client.swaps.run(**HOOKED)
     swaps = await asyncio.gather(*(world.client.swaps.create(**HOOKED) for _ in range(20)))
@@ -339,11 +340,11 @@ async def test_one_missed_among_many_is_found(world: World) -> None:
     ended = await asyncio.gather(*(world.client.swaps.wait(one) for one in [*swaps, missed]))
 
     assert {swap.status for swap in ended} == {"done"}
-    assert now() - began <= 2.1 * LIFE
+    assert now() - began <= LIFE + 2.2
     assert polls(world.emulator) - before <= 3
 
 
-async def test_a_slow_swap_is_looked_at_now_and_then(world: World) -> None:
+async def test_a_slow_swap_is_polled_now_and_then(world: World) -> None:
     """Each time that its delivery is overdue."""
     world.client.expect_deliveries()
     await world.client.swaps.run(**HOOKED)
