@@ -11,9 +11,12 @@ import math
 import re
 import sys
 import unicodedata
+from base64 import b64encode
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import NoReturn, TypeVar, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
+
+import attrs
 
 from aifaceswap._limits import API_KEY_VARIABLE, DEFAULT_BASE_URL, MAX_PAGE_SIZE
 from aifaceswap.errors import ConfigurationError, InvalidRequestError, short_repr
@@ -55,6 +58,62 @@ _RESERVED_HEADERS = frozenset(
         "transfer-encoding",
     }
 )
+
+
+class Secret:
+    """A key or a password that no repr, log line, traceback or pickle shows.
+
+    Callers wrap a value before anything can fail and delete their own name for it: then no
+    frame that an error passes holds it in clear.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        # A key read from a file often ends in a newline.
+        self._value: object = value.strip() if isinstance(value, str) else value
+        if isinstance(value, Secret):
+            self._value = value._value
+
+    @classmethod
+    def wrap(cls, value: object) -> Secret | None:
+        """Wrap a value; None stays None."""
+        return None if value is None else cls(value)
+
+    @property
+    def kind(self) -> str:
+        """The name of the value's type."""
+        return type(self._value).__name__
+
+    def reveal(self) -> str:
+        """The text, for a header, a signature or a digest; keep no name for it."""
+        return cast("str", self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret cannot be pickled")
+
+
+@attrs.frozen
+class Proxy:
+    """A proxy's URL without credentials, and its Proxy-Authorization header."""
+
+    url: str
+    authorization: Secret | None = None
 
 
 def public_url(field: str, value: object) -> str:
@@ -231,25 +290,34 @@ def _is_header_name(name: object) -> bool:
     return isinstance(name, str) and _HEADER_NAME.fullmatch(name) is not None
 
 
-def api_key(value: object) -> str:
-    """Check that this can be sent as a key. Its value appears in no message."""
-    if value is None or value == "":
+def api_key(value: object) -> Secret:
+    """Check that this can be sent as a key. Its value appears in no message and no frame."""
+    key = Secret(value)
+    del value
+    if key in _MISSING_KEYS:
         raise ConfigurationError(
             f"api_key is missing; set {API_KEY_VARIABLE} or pass api_key=… "
             "(to try the package without a key: aifaceswap --emulator me)",
             field="api_key",
         )
-    if not isinstance(value, str):
+    if key.kind != "str":
+        raise ConfigurationError(f"api_key must be a string; got {key.kind}", field="api_key")
+    if (position := _invisible_at(key)) is not None:
         raise ConfigurationError(
-            f"api_key must be a string; got {type(value).__name__}", field="api_key"
-        )
-    if bad := re.search(r"[^\x21-\x7e]", value):
-        raise ConfigurationError(
-            f"api_key must be visible ASCII without spaces (position {bad.start()} is not); "
+            f"api_key must be visible ASCII without spaces (position {position} is not); "
             "use only the key itself, without 'Bearer ', quotes or line breaks",
             field="api_key",
         )
-    return value
+    return key
+
+
+_MISSING_KEYS = (Secret(None), Secret(""))
+
+
+def _invisible_at(key: Secret) -> int | None:
+    """Where a key has a character that no key has; None: nowhere."""
+    bad = re.search(r"[^\x21-\x7e]", key.reveal())
+    return None if bad is None else bad.start()
 
 
 def base_url(value: object) -> str:
@@ -344,18 +412,30 @@ def budget(value: B) -> B:
     raise ConfigurationError.for_field("budget", value, "must be a Budget, 'shared' or None")
 
 
-def proxy(value: object) -> str:
-    """Check the URL of a proxy; it may hold a password and appears in no message."""
-    if not isinstance(value, str) or not _is_proxy_url(value):
+def proxy(value: object) -> Proxy:
+    """Check the URL of a proxy and take its credentials off; it appears in no message."""
+    given = Secret(value)
+    del value
+    parsed = _proxy_of(given) if given.kind == "str" else None
+    if parsed is None:
         text = "proxy must be a URL like 'http://proxy.example:3128'"
         raise ConfigurationError(text, field="proxy")
-    return value
+    return parsed
 
 
-def _is_proxy_url(url: str) -> bool:
+def _proxy_of(given: Secret) -> Proxy | None:
+    """A proxy's URL in its two parts; None: it is not a URL."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(given.reveal())
         host, port = parts.hostname, parts.port
     except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(host) and port != 0
+        return None
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
+        return None
+    user, _, address = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=address).geturl()
+    if not user:
+        return Proxy(url)
+    name, _, password = user.partition(":")
+    credentials = b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    return Proxy(url, Secret(f"Basic {credentials}"))

@@ -25,6 +25,7 @@ from aifaceswap._limits import (
     MAX_UNFINISHED_SWAPS,
 )
 from aifaceswap._polling.watcher import Watcher
+from aifaceswap._validation import Secret
 from aifaceswap.budget import RequestBudget, shared_budget
 from aifaceswap.errors import AIFaceSwapError, InvalidRequestError, SwapFailedError
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType, WebhookEvent
@@ -87,11 +88,14 @@ class AsyncClient:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
     ) -> None:
-        if api_key is None:
-            api_key = os.environ.get(API_KEY_VARIABLE, "").strip()
+        # No frame that an error passes holds a secret in clear.
+        given_key, given_proxy = Secret.wrap(api_key), Secret.wrap(proxy)
+        del api_key, proxy
+        if given_key is None:
+            given_key = Secret(os.environ.get(API_KEY_VARIABLE, ""))
         if base_url is None:
             base_url = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-        key = _validation.api_key(api_key)
+        key = _validation.api_key(given_key)
         url = _validation.base_url(base_url)
         options = CallOptions(
             timeout=timeout,
@@ -104,7 +108,7 @@ class AsyncClient:
             base_url=url,
             budget=shared_budget(url, key) if budget == "shared" else _validation.budget(budget),
             session=session,
-            proxy=None if proxy is None else _validation.proxy(proxy),
+            proxy=None if given_proxy is None else _validation.proxy(given_proxy),
         )
         watcher = Watcher(transport, options)
         self._resources = _Resources(transport, watcher, options)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, cast, overload
 
 from aifaceswap._api.requests import MAX_DOWNLOAD, new_idempotency_key
 from aifaceswap._limits import (
@@ -19,6 +19,7 @@ from aifaceswap._limits import (
     MAX_UNFINISHED_SWAPS,
 )
 from aifaceswap._portal import LoopThread
+from aifaceswap._validation import Secret
 from aifaceswap.budget import RequestBudget
 from aifaceswap.client import AsyncClient, AsyncSwaps
 from aifaceswap.errors import APIConnectionError
@@ -77,15 +78,18 @@ class Client:
         budget: RequestBudget | Literal["shared"] | None = "shared",
         proxy: str | None = None,
     ) -> None:
+        # No frame that an error passes holds a secret in clear.
+        given_key, given_proxy = Secret.wrap(api_key), Secret.wrap(proxy)
+        del api_key, proxy
         self._client = AsyncClient(
-            api_key,
+            cast("str | None", given_key),
             base_url=base_url,
             timeout=timeout,
             deadline=deadline,
             max_retries=max_retries,
             max_wait=max_wait,
             budget=budget,
-            proxy=proxy,
+            proxy=cast("str | None", given_proxy),
         )
         self._thread = LoopThread()
         self.swaps: Swaps = Swaps(self._client.swaps, self._thread)

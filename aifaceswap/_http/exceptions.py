@@ -78,7 +78,7 @@ def _what_happened(error: BaseException) -> str:  # noqa: C901, PLR0911 - a tabl
         case aiohttp.ClientConnectorError():
             return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror}"
         case aiohttp.ClientHttpProxyError():
-            return f"the proxy refused: {error.status} {error.message}"
+            return f"the proxy rejected the request with status {error.status}"
         case aiohttp.ClientResponseError():
             # Its first line alone: what follows are bytes of the answer.
             return f"the answer is not HTTP: {error.message.partition(chr(10))[0]}"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from html import escape
+from json import dumps
+from typing import Any, SupportsIndex, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import attrs
@@ -20,6 +23,7 @@ from aifaceswap._http.retry import next_wait
 from aifaceswap._http.sessions import Sessions
 from aifaceswap._http.telemetry import CallObserver, observe
 from aifaceswap._limits import ATTEMPT_TIMEOUT
+from aifaceswap._validation import Proxy, Secret
 from aifaceswap.budget import Permit, Purpose, RequestBudget
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -38,6 +42,11 @@ MAX_BODY = 8 * 1024 * 1024
 _DEFAULT_PAUSE = 1.0  # seconds after a 429 that does not say
 _DAY = 86_400.0
 NEVER = float("inf")
+# A shorter key, as in a test, may be part of any word.
+_SHORTEST_ECHO = 8
+_ANONYMOUS_HEADERS = frozenset(
+    {"Accept", "Accept-Encoding", "Connection", "Host", "If-Range", "Range", "User-Agent"}
+)
 
 
 def _seconds(instance: object, field: attrs.Attribute[float], value: object) -> None:
@@ -73,28 +82,29 @@ class Transport:
         base_url: Where the API is, with its version.
         budget: What lets attempts go; None: nothing holds them back.
         session: A session of the caller's own, never closed here.
-        proxy: The URL of an HTTP proxy.
+        proxy: An HTTP proxy.
     """
 
     def __init__(
         self,
         *,
-        api_key: str,
+        api_key: Secret,
         base_url: str,
         budget: RequestBudget | None,
         session: aiohttp.ClientSession | None = None,
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self.base_url = base_url
+        self._authorization = Secret(f"Bearer {api_key.reveal()}")
+        self._echoes = [Secret(text) for text in _echoes(api_key, proxy)]
         self._headers = {
-            "Authorization": _Secret(f"Bearer {api_key}"),
             "Accept": "application/json",
             "User-Agent": USER_AGENT,
         }
         self.budget = budget
         self._budget: RequestBudget = _Unlimited() if budget is None else budget
         self._injected = session
-        self._proxy = None if proxy is None else _Secret(proxy)
+        self._proxy = proxy
         self._sessions = Sessions()
         # What the last answer said of the requests left, for whoever plans requests.
         self.rate_limit: RateLimit | None = None
@@ -159,9 +169,10 @@ class Transport:
                 URL(url, encoded=url.isascii()),  # a signed query must stay as it is
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
                 allow_redirects=False,
-                proxy=self._proxy,
+                proxy=None if self._proxy is None else self._proxy.url,
                 timeout=patience,
-                middlewares=SEND_ONCE,
+                raise_for_status=False,
+                middlewares=(self._make_anonymous, *SEND_ONCE),
             )
         except RAISED as error:
             failure = connection_error(error, timeout)
@@ -248,16 +259,57 @@ class Transport:
                     data=None if call.body is None else aiohttp.BytesPayload(call.body),
                     headers=headers,
                     allow_redirects=False,
-                    proxy=self._proxy,
-                    middlewares=None if call.method == "POST" else SEND_ONCE,
+                    proxy=None if self._proxy is None else self._proxy.url,
+                    raise_for_status=False,
+                    middlewares=(self._authorize, *(() if call.method == "POST" else SEND_ONCE)),
                 ) as response,
             ):
                 body, whole = await _read(response)
-                return RawResponse(response.status, CIMultiDict(response.headers), body, whole)
+                raw = RawResponse(response.status, CIMultiDict(response.headers), body, whole)
+                return self._redacted(raw)
         except RAISED as error:
             failure = connection_error(error, timeout)
         # Outside the except: aiohttp's errors hold the request's headers, and the key.
         raise failure
+
+    async def _authorize(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Add the key where no frame of aiohttp has it in a local."""
+        request.headers["Authorization"] = _Hidden(self._authorization.reveal())
+        self._authorize_proxy(request)
+        return await handler(request)
+
+    async def _make_anonymous(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Take off what an injected session or a netrc file added: results can be anywhere."""
+        for name in {name for name in request.headers if name.title() not in _ANONYMOUS_HEADERS}:
+            request.headers.popall(name)
+        self._authorize_proxy(request)
+        return await handler(request)
+
+    def _authorize_proxy(self, request: aiohttp.ClientRequest) -> None:
+        if self._proxy is None or self._proxy.authorization is None:
+            return
+        header = _Hidden(self._proxy.authorization.reveal())
+        if request.is_ssl():
+            request.proxy_headers = CIMultiDict({"Proxy-Authorization": header})
+        else:
+            request.headers["Proxy-Authorization"] = header
+
+    def _redacted(self, response: RawResponse) -> RawResponse:
+        """The same without secrets that a proxy's page or a debug header may echo."""
+        headers, body = response.headers, response.body
+        for echo in self._echoes:
+            body = body.replace(echo.reveal().encode(), b"***")
+            if any(echo.reveal() in value for value in headers.values()):
+                headers = CIMultiDict(
+                    (name, value.replace(echo.reveal(), "***")) for name, value in headers.items()
+                )
+        if body is response.body and headers is response.headers:
+            return response
+        return attrs.evolve(response, headers=headers, body=body)
 
     def _note(self, error: AIFaceSwapError, attempts: int) -> None:
         if isinstance(error, APIConnectionError):
@@ -300,13 +352,25 @@ class Stream:
     chunks: AsyncIterator[bytes]
 
 
-class _Secret(str):
-    """Text that no traceback, log line or debugger shows."""
+class _Hidden(str):
+    """A header's value that no traceback shows, nor a slice of it: aiohttp needs a string."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return "'***'"
+
+    def __getitem__(self, index: SupportsIndex | slice, /) -> str:
+        return _Hidden(super().__getitem__(index))
+
+
+def _echoes(api_key: Secret, proxy: Proxy | None) -> set[str]:
+    """The secrets as a page can repeat them: as they are, and escaped for HTML, URLs and JSON."""
+    texts = [api_key.reveal()]
+    if proxy is not None and proxy.authorization is not None:
+        texts.append(proxy.authorization.reveal().removeprefix("Basic "))
+    ways: tuple[Callable[[str], str], ...] = (str, escape, quote, lambda text: dumps(text)[1:-1])
+    return {way(text) for text in texts if len(text) >= _SHORTEST_ECHO for way in ways}
 
 
 class _Free:

@@ -25,6 +25,7 @@ from aifaceswap._api.responses import RATE_LIMITED, RATE_LIMITED_DAILY, error_cl
 from aifaceswap._limits import REQUESTS_PER_DAY, REQUESTS_PER_WINDOW, WINDOW
 from aifaceswap.budget._queue import PURPOSES, FairQueue, Waiter
 from aifaceswap.budget._window import Window
+from aifaceswap._validation import Secret
 from aifaceswap.errors import APIStatusError
 from aifaceswap.models import RateLimit
 
@@ -340,7 +341,7 @@ class _Permit:
 _shared: dict[bytes, Budget] = {}
 
 
-def shared_budget(base_url: str, api_key: str) -> Budget:
+def shared_budget(base_url: str, api_key: str | Secret) -> Budget:
     """Return the budget that all clients of one key share in this process.
 
     Args:
@@ -350,7 +351,7 @@ def shared_budget(base_url: str, api_key: str) -> Budget:
     Returns:
         The same budget for the same arguments.
     """
-    digest = hashlib.sha256(f"{base_url} {api_key}".encode()).digest()
+    digest = hashlib.sha256(f"{base_url} {Secret(api_key).reveal()}".encode()).digest()
     return _shared.setdefault(digest, Budget())
 
 

@@ -19,7 +19,7 @@ from aifaceswap.webhooks._receiver import (
     too_large,
 )
 from aifaceswap.webhooks._seen_store import SeenStore
-from aifaceswap.webhooks._signature import SIGNATURE_HEADER, TOLERANCE
+from aifaceswap.webhooks._signature import SIGNATURE_HEADER, TOLERANCE, wrap_keys
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader, web
@@ -54,10 +54,12 @@ def aiohttp_handler(
     Raises:
         ConfigurationError: An argument cannot be used.
     """
+    secrets = wrap_keys(keys)
+    del keys
     check_handler(handler, client)
     receiver = Receiver(
         handler,
-        keys,
+        secrets,
         client=client,
         seen=seen,
         tolerance=tolerance,

@@ -19,7 +19,7 @@ from aifaceswap.webhooks._receiver import (
     too_large,
 )
 from aifaceswap.webhooks._seen_store import SeenStore
-from aifaceswap.webhooks._signature import SIGNATURE_HEADER, TOLERANCE
+from aifaceswap.webhooks._signature import SIGNATURE_HEADER, TOLERANCE, wrap_keys
 
 _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
@@ -67,10 +67,12 @@ class WebhookApp:
         max_body: int = MAX_BODY,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
+        secrets = wrap_keys(keys)
+        del keys
         check_handler(handler, client)
         self._receiver = Receiver(
             handler,
-            keys,
+            secrets,
             client=client,
             seen=seen,
             tolerance=tolerance,

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from aifaceswap import _validation
 from aifaceswap._api.codec import FINAL_STATUSES
+from aifaceswap._validation import Secret
 from aifaceswap.errors import ConfigurationError, WebhookVerificationError
 from aifaceswap.models import WebhookEvent
 from aifaceswap.webhooks._seen_store import MemorySeen, SeenStore
@@ -84,7 +85,7 @@ class Receiver:
 
     Args:
         handler: Called once for each delivery; None: nothing is called.
-        keys: The API keys that may sign.
+        secrets: The API keys that may sign.
         client: The client whose waits deliveries end; None: no client.
         seen: The store that remembers deliveries; None: the memory of this process.
         tolerance: Seconds that a delivery's time may differ from ours.
@@ -101,7 +102,7 @@ class Receiver:
     def __init__(
         self,
         handler: Handler | None,
-        keys: str | Iterable[str],
+        secrets: tuple[Secret, ...],
         *,
         client: WaitingClient | None = None,
         seen: SeenStore | None = None,
@@ -110,7 +111,7 @@ class Receiver:
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
         self._handler = handler
-        self._secrets = signing_keys(keys)
+        self._secrets = signing_keys(secrets)
         self._client = client
         self._seen = MemorySeen() if seen is None else seen
         self._tolerance = _validation.seconds("tolerance", tolerance)

@@ -6,10 +6,11 @@ import hmac
 import re
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 from aifaceswap import _limits
 from aifaceswap._api import codec
+from aifaceswap._validation import Secret
 from aifaceswap.errors import (
     ConfigurationError,
     WebhookVerificationError,
@@ -55,8 +56,10 @@ def parse(
         TypeError: `body` is not bytes: a body that was decoded before cannot be verified.
         ConfigurationError: `keys` holds no key, or something that cannot be a key.
     """
+    secrets = wrap_keys(keys)
+    del keys
     raw = _raw(body)
-    check(raw, header, signing_keys(keys), tolerance, now)
+    check(raw, header, signing_keys(secrets), tolerance, now)
     return read(raw)
 
 
@@ -82,13 +85,15 @@ def verify(
         TypeError: `body` is not bytes.
         ConfigurationError: `keys` holds no key, or something that cannot be a key.
     """
-    check(_raw(body), header, signing_keys(keys), tolerance, now)
+    secrets = wrap_keys(keys)
+    del keys
+    check(_raw(body), header, signing_keys(secrets), tolerance, now)
 
 
 def check(
     body: bytes,
     header: str | bytes | None,
-    secrets: Iterable[bytes],
+    secrets: Iterable[Secret],
     tolerance: float,
     now: float | None = None,
 ) -> None:
@@ -106,16 +111,21 @@ def check(
     """
     stamp, signatures = _read_header(_header_text(header))
     signed = b"%b.%b" % (stamp.encode(), body)
-    is_signed = False
-    # All keys and signatures, always: the duration must not depend on which one matches.
-    for secret in secrets:
-        digest = hmac.digest(secret, signed, "sha256").hex()
-        for signature in signatures:
-            is_signed |= hmac.compare_digest(digest, signature)
-    if not is_signed:
+    if not _is_signed(signed, signatures, secrets):
         fault = "the signature does not match this body with any of the keys given"
         raise WebhookVerificationError(fault, reason=WebhookVerificationReason.SIGNATURE_MISMATCH)
     _check_time(stamp, tolerance, time.time() if now is None else now)
+
+
+def _is_signed(signed: bytes, signatures: Iterable[str], secrets: Iterable[Secret]) -> bool:
+    """Whether one of the keys made one of the signatures; raises nothing, as it holds keys."""
+    is_signed = False
+    # All keys and signatures, always: the duration must not depend on which one matches.
+    for secret in secrets:
+        digest = hmac.digest(secret.reveal().encode(), signed, "sha256").hex()
+        for signature in signatures:
+            is_signed |= hmac.compare_digest(digest, signature)
+    return is_signed
 
 
 def read(body: bytes) -> WebhookEvent:
@@ -152,39 +162,52 @@ def sign(body: bytes | bytearray | memoryview, key: str, *, timestamp: int | Non
         TypeError: `body` is not bytes.
         ConfigurationError: `key` is empty or cannot be a key.
     """
+    secrets = (Secret(key),)
+    del key
+    (secret,) = signing_keys(secrets)
     stamp = int(time.time()) if timestamp is None else timestamp
-    (secret,) = signing_keys((key,))
     signed = b"%d.%b" % (stamp, _raw(body))
-    return f"t={stamp},v1={hmac.digest(secret, signed, 'sha256').hex()}"
+    return f"t={stamp},v1={hmac.digest(secret.reveal().encode(), signed, 'sha256').hex()}"
 
 
-def signing_keys(keys: str | Iterable[str]) -> list[bytes]:
+def wrap_keys(keys: object) -> tuple[Secret, ...]:
+    """Hide keys before anything can fail; `signing_keys` checks them."""
+    if isinstance(keys, Iterable) and not isinstance(keys, str | bytes):
+        return tuple(map(Secret, cast("Iterable[object]", keys)))
+    return (Secret(keys),)
+
+
+def signing_keys(secrets: tuple[Secret, ...]) -> tuple[Secret, ...]:
     """Check that these can be keys. Their values appear in no message.
 
     Args:
-        keys: One key or several.
+        secrets: The keys, wrapped.
 
     Returns:
-        The keys as bytes.
+        The same.
 
     Raises:
         ConfigurationError: There is none, or one is empty or cannot be a key.
     """
-    secrets = [_secret(key) for key in ((keys,) if isinstance(keys, str) else keys)]
     if not secrets:
         raise ConfigurationError("keys must hold at least one API key; got none", field="keys")
+    for secret in secrets:
+        if secret.kind != "str":
+            text = f"keys must be an API key (a string) or several; got {secret.kind}"
+            raise ConfigurationError(text, field="keys")
+        # With an empty key anybody could sign.
+        if not _can_sign(secret):
+            raise ConfigurationError(
+                "keys must be API keys: visible ASCII without spaces; one of them is empty or "
+                "contains another character",
+                field="keys",
+            )
     return secrets
 
 
-def _secret(key: object) -> bytes:
-    # With an empty key anybody could sign.
-    if isinstance(key, str) and key and key.isascii() and key.isprintable() and " " not in key:
-        return key.encode()
-    raise ConfigurationError(
-        "keys must be API keys: strings of visible ASCII without spaces; one of them is empty, "
-        "not a string, or contains another character",
-        field="keys",
-    )
+def _can_sign(secret: Secret) -> bool:
+    key = secret.reveal()
+    return bool(key) and key.isascii() and key.isprintable() and " " not in key
 
 
 def _raw(body: bytes | bytearray | memoryview) -> bytes:

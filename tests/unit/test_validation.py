@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import math
+import pickle
 import re
 import string
 import traceback
@@ -17,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aifaceswap import _validation, errors
+from aifaceswap._validation import Proxy, Secret
 from aifaceswap.errors import ConfigurationError, InvalidRequestError
 
 PROPERTY = settings(max_examples=150, deadline=None)
@@ -641,7 +644,24 @@ def test_values_of_headers(value: object) -> None:
 @pytest.mark.parametrize("key", ["k", "sk_live_1234", "!~" + string.punctuation])
 def test_keys_pass_unchanged(key: str) -> None:
     """A key of visible ASCII is sent as it is."""
-    assert key is _validation.api_key(key)
+    assert key is _validation.api_key(key).reveal()
+
+
+@pytest.mark.parametrize("key", [f"{{}}{end}" for end in ("\n", "\r\n", " ")])
+def test_a_key_from_a_file_can_end_in_a_newline(key: str) -> None:
+    """White space around a key is never part of it."""
+    assert _validation.api_key(key.format("sk_live_1234")).reveal() == "sk_live_1234"
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_secret_copies_but_does_not_pickle(copied: Callable[[Secret], Secret]) -> None:
+    """Frameworks copy what they are given; a pickle would write the key to a disk or a queue."""
+    secret = Secret("zq9Secret")
+
+    assert copied(secret) == secret
+    assert hash(copied(secret)) == hash(secret)
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(secret)
 
 
 @pytest.mark.parametrize("key", [None, ""])
@@ -657,11 +677,8 @@ SECRET = "zq9Secret"
 @pytest.mark.parametrize(
     ("key", "position"),
     [
-        (f"{SECRET}\n", 9),
         (f"{SECRET}\r\nX-Evil: 1", 9),
-        (f"\n{SECRET}", 0),
         (f"{SECRET} {SECRET}", 9),
-        (f" {SECRET}", 0),
         (f"{SECRET}\x00", 9),
         (f"“{SECRET}”", 0),
         (f"{SECRET}ü", 9),
@@ -698,7 +715,7 @@ def test_no_key_is_shown(key: str) -> None:
     """Whatever the key is, it is sent whole or its value stays out of the error."""
     marked = f"{SECRET}{key}{SECRET}"
     try:
-        assert marked is _validation.api_key(marked)
+        assert marked is _validation.api_key(marked).reveal()
     except ConfigurationError as error:
         assert SECRET not in f"{error} {error!r} {vars(error)}"  # noqa: PT017
 
@@ -823,17 +840,22 @@ def test_least_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "address", "authorization"),
     [
-        "http://proxy.example:3128",
-        "https://proxy.example",
-        "http://user:pass@10.0.0.1:3128/",
-        "http://[::1]:3128",
+        ("http://proxy.example:3128", "http://proxy.example:3128", None),
+        ("https://proxy.example", "https://proxy.example", None),
+        ("http://[::1]:3128", "http://[::1]:3128", None),
+        ("http://user:pass@10.0.0.1:3128/", "http://10.0.0.1:3128/", "Basic dXNlcjpwYXNz"),
+        ("http://u:%40%3a@proxy.example", "http://proxy.example", "Basic dTpAOg=="),
+        ("http://u@proxy.example", "http://proxy.example", "Basic dTo="),
     ],
 )
-def test_proxies(url: str) -> None:
-    """A proxy is any http or https URL, with a password where it needs one."""
-    assert url is _validation.proxy(url)
+def test_proxies(url: str, address: str, authorization: str | None) -> None:
+    """A proxy is any http or https URL; its credentials are taken off and wrapped."""
+    proxy = _validation.proxy(url)
+    shown = None if proxy.authorization is None else proxy.authorization.reveal()
+
+    assert (proxy.url, shown) == (address, authorization)
 
 
 @pytest.mark.parametrize(
@@ -887,6 +909,6 @@ def test_settings_return_or_refuse(value: object) -> None:
     """Whatever a setting is, it is taken or refused with a `ConfigurationError`."""
     for check in (_validation.api_key, _validation.base_url, _validation.proxy):
         try:
-            assert isinstance(check(value), str)
+            assert isinstance(check(value), str | Secret | Proxy)
         except ConfigurationError as error:
             assert error.message  # noqa: PT017

@@ -24,6 +24,7 @@ import attrs
 
 from aifaceswap import _validation
 from aifaceswap._limits import BASE_URL_VARIABLE, SIGNATURE_TOLERANCE
+from aifaceswap._validation import Secret
 from aifaceswap._version import __version__
 from aifaceswap.cli.context import SITE, CommandContext
 from aifaceswap.cli.failures import describe, format_duration, next_step
@@ -84,18 +85,20 @@ class Settings:
         url_fault: What is wrong with the URL.
     """
 
-    key: str
+    key: Secret
     base_url: str
     key_error: ConfigurationError | None = None
     url_error: ConfigurationError | None = None
 
     @classmethod
-    def check(cls, key: str, base_url: str) -> Settings:
+    def check(cls, key: str | Secret, base_url: str) -> Settings:
         """Check both."""
+        secret = Secret(key)
+        del key
         return cls(
-            key,
+            secret,
             base_url,
-            _validation_error(_validation.api_key, key),
+            _validation_error(_validation.api_key, secret),
             _validation_error(_validation.base_url, base_url),
         )
 
@@ -171,8 +174,8 @@ def check_key(context: CommandContext, settings: Settings, reply: Reply | None) 
     if settings.key_error is not None:
         fault, advice = describe(settings.key_error), next_step(settings.key_error, context)
         missing = "AIFACESWAP_API_KEY is not set"
-        return Check("Key", "problem", fault if settings.key else missing, advice)
-    length = _length(settings.key)
+        return Check("Key", "problem", fault if settings.key.reveal() else missing, advice)
+    length = _length(settings.key.reveal())
     if reply is not None and isinstance(reply.error, AuthenticationError):
         advice = next_step(reply.error, context)
         return Check("Key", "problem", f"{describe(reply.error)}; {length}", advice)
@@ -362,7 +365,9 @@ def pluralize(word: str, count: int) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def _validation_error(check: Callable[[object], object], value: str) -> ConfigurationError | None:
+def _validation_error(
+    check: Callable[[object], object], value: str | Secret
+) -> ConfigurationError | None:
     try:
         check(value)
     except ConfigurationError as error:

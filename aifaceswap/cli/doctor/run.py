@@ -13,6 +13,7 @@ from rich.text import Text
 
 from aifaceswap import _limits
 from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from aifaceswap._validation import Secret
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.doctor import checks
@@ -64,7 +65,7 @@ async def _settings(context: CommandContext) -> AsyncGenerator[Settings]:
         async with Emulator() as emulator:
             yield Settings.check(emulator.api_key, emulator.base_url)
         return
-    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    key = Secret(os.environ.get(API_KEY_VARIABLE, ""))
     yield Settings.check(key, os.environ.get(BASE_URL_VARIABLE) or _limits.DEFAULT_BASE_URL)
 
 
@@ -73,7 +74,7 @@ async def _fetch_account(settings: Settings) -> Reply:
     account, headers, failure = None, None, None
     began = time.monotonic()
     async with AsyncClient(
-        settings.key,
+        settings.key.reveal(),
         base_url=settings.base_url,
         timeout=TIMEOUT_SECONDS,
         deadline=TIMEOUT_SECONDS,

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aifaceswap import _validation, webhooks
+from aifaceswap import _validation
 from aifaceswap._api import codec
 from aifaceswap._limits import API_KEY_VARIABLE, SWAP_COMPLETED, SWAP_FAILED
+from aifaceswap._validation import Secret
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import ERROR, CommandError, format_duration
@@ -21,6 +22,7 @@ from aifaceswap.emulator import DEFAULT_API_KEY, DeliveryRecord, Emulator
 from aifaceswap.errors import ConfigurationError, WebhookVerificationError
 from aifaceswap.errors import WebhookVerificationReason as Reason
 from aifaceswap.models import WebhookEvent
+from aifaceswap.webhooks._signature import check, read
 
 _STAMP = re.compile(r"(?:^|,)[ \t]*t=([0-9]{1,12})[ \t]*(?:,|$)")
 
@@ -59,13 +61,13 @@ _STATUS_ADVICE = {
 }
 
 
-def find_keys(context: CommandContext, key_file: Path | None = None) -> list[str]:
+def find_keys(context: CommandContext, key_file: Path | None = None) -> tuple[Secret, ...]:
     """The keys that may sign."""
     if key_file is not None:
         return _read_keys(key_file)
     if context.emulated:
-        return [DEFAULT_API_KEY]
-    return [_validation.api_key(runtime.read_key())]
+        return (Secret(DEFAULT_API_KEY),)
+    return (_validation.api_key(runtime.read_key()),)
 
 
 def verify(
@@ -82,7 +84,8 @@ def verify(
     at = time.time() if now is None else now
     event, error = None, None
     try:
-        event = webhooks.parse(body, header, keys, tolerance=tolerance, now=at)
+        check(body, header, keys, tolerance, at)
+        event = read(body)
     except WebhookVerificationError as failure:
         error = failure
     stamp = _STAMP.search(header)
@@ -93,7 +96,7 @@ def verify(
         _write_verdict(event, error, age)
     if error is None:
         return 0
-    advice = _NEWLINE if _has_newline_too_many(body, header, keys) else ADVICE[error.reason]
+    advice = _NEWLINE if _has_extra_newline(body, header, keys) else ADVICE[error.reason]
     note(f"Next: {advice}")
     return ERROR
 
@@ -103,7 +106,7 @@ def trigger(
 ) -> int:
     """Have a private emulator send one delivery."""
     (key,) = find_keys(context)
-    delivery = runtime.run_job(lambda: _send(key, url, event, metadata))
+    delivery = runtime.run_job(lambda: _send(key.reveal(), url, event, metadata))
     return _report_delivery(context, delivery)
 
 
@@ -169,22 +172,26 @@ def _find_next(context: CommandContext, status: int | None) -> str:
     return _STATUS_ADVICE[nearest].format(key=key)
 
 
-def _read_keys(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    keys = [line.strip() for line in lines if line.strip()]
+def _read_keys(path: Path) -> tuple[Secret, ...]:
+    secrets = _lines(path)
     try:
-        return [_validation.api_key(key) for key in keys or [""]]
+        return tuple(map(_validation.api_key, secrets or [Secret("")]))
     except ConfigurationError as error:
-        fault = "holds no key" if not keys else error.message
+        fault = "holds no key" if not secrets else error.message
         message = f"--key-file: {rendering.printable(path)}: {fault}"
         raise CommandError(message, "give a file with one key a line, and nothing else") from None
 
 
-def _has_newline_too_many(body: bytes, header: str, keys: list[str]) -> bool:
+def _lines(path: Path) -> list[Secret]:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [Secret(line) for line in lines if line.strip()]
+
+
+def _has_extra_newline(body: bytes, header: str, keys: tuple[Secret, ...]) -> bool:
     """Whether an editor or a shell has put a newline behind the body."""
     bare = body.removesuffix(b"\n").removesuffix(b"\r")
     try:
-        webhooks.verify(bare, header, keys, tolerance=float("inf"))
+        check(bare, header, keys, float("inf"))
     except WebhookVerificationError:
         return False
     return bare != body

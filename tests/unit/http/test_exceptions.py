@@ -74,7 +74,11 @@ TABLE: dict[str, tuple[Maker, bool, str]] = {
     "ClientResponseError": (of_an_answer, SENT, "the answer is not HTTP: Bad status line"),
     "ContentTypeError": (of_an_answer, SENT, "the answer is not HTTP: Bad status line"),
     "WSServerHandshakeError": (of_an_answer, SENT, "the answer is not HTTP: Bad status line"),
-    "ClientHttpProxyError": (of_an_answer, NEVER_SENT, "the proxy refused: 400 Bad status line"),
+    "ClientHttpProxyError": (
+        of_an_answer,
+        NEVER_SENT,
+        "the proxy rejected the request with status 400",
+    ),
     "TooManyRedirects": (of_an_answer, SENT, "the answer is not HTTP: Bad status line"),
     "ClientConnectionError": (bare, SENT, "the connection was lost"),
     "ClientConnectionResetError": (of_the_system, SENT, "the connection was lost"),

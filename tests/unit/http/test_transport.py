@@ -33,7 +33,7 @@ from aifaceswap import (
 from support.samples import URLS, client_of
 from support.scripted import SWAP, ScriptedServer, answer, raw, refusal, reset, stall
 
-KEY = "key_secret_123"
+KEY = "key_test_123"
 
 
 def now() -> float:

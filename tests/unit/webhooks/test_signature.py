@@ -179,7 +179,7 @@ def test_keys_may_come_from_a_generator() -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [[], (), "", [""], [KEY, ""], [None], [KEY.encode()], [f"{KEY}\n"], ["a b"], ["ключ"]]
+    "keys", [[], (), "", [""], [KEY, ""], [None], [KEY.encode()], None, 5, ["a b"], ["ключ"]]
 )
 def test_no_key_and_empty_keys_are_refused(keys: Any) -> None:
     """With an empty key everybody could sign; no message shows a key."""
