@@ -23,9 +23,9 @@ from aifaceswap import _validation
 from aifaceswap._api.requests import Purpose
 from aifaceswap._api.responses import RATE_LIMITED, RATE_LIMITED_DAILY, error_class
 from aifaceswap._limits import REQUESTS_PER_DAY, REQUESTS_PER_WINDOW, WINDOW
+from aifaceswap._validation import Secret
 from aifaceswap.budget._queue import PURPOSES, FairQueue, Waiter
 from aifaceswap.budget._window import Window
-from aifaceswap._validation import Secret
 from aifaceswap.errors import APIStatusError
 from aifaceswap.models import RateLimit
 
