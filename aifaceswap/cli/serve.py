@@ -16,8 +16,7 @@ from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import command_line
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note
-from aifaceswap.emulator import Emulator, RealClock, VirtualClock
-from aifaceswap.emulator.faults import load as load_faults
+from aifaceswap.emulator import Emulator, RealClock, VirtualClock, load_settings
 
 
 def serve(*, speed: float, faults: Path | None, **settings: Any) -> None:
@@ -25,8 +24,9 @@ def serve(*, speed: float, faults: Path | None, **settings: Any) -> None:
     try:
         # From now: receivers of webhooks compare signatures with their own clock.
         clock = RealClock(speed) if speed else VirtualClock(start=float(int(time.time())))
-        script = load_faults(faults) if faults is not None else ()
-        emulator = Emulator(clock=clock, faults=script, **settings)
+        if faults is not None:
+            settings |= load_settings(faults)
+        emulator = Emulator(clock=clock, **settings)
     except ValueError as error:
         raise CommandError(str(error), command_line("emulator", "--help")) from None
     runtime.run_server(lambda: _serve(emulator))

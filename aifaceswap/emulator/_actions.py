@@ -10,7 +10,7 @@ import attrs
 
 from aifaceswap.emulator import _validators as validators
 
-#: What `Status` says where no code is given; others say `error`.
+#: The code of a `Status` without one; other statuses get `error`.
 CODES: Final = {
     400: "validation_error",
     401: "invalid_api_key",
@@ -29,30 +29,61 @@ CODES: Final = {
 
 _PROXYS_PAGE = "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>\n"
 
+#: The optional fields of a swap, each with a value of an unexpected type.
+_ODD_FIELDS: Final[Mapping[str, Any]] = {
+    "credit_cost": "one",
+    "progress": "half",
+    "created_at": 1_767_225_600,
+    "error": ["unknown"],
+    "metadata": "none",
+    "webhook_url": {"url": "https://shop.example.com/hooks/swap"},
+}
+
 
 @attrs.frozen
 class Status:
-    """Answer with an error of the API, in its envelope. The request has no effect.
+    """Return an error of the API, in its envelope.
 
     Attributes:
         status: 400 to 599.
-        code: What fits the status unless given.
-        message: For people.
-        retry_after: The `Retry-After` header as it is sent: seconds, or any text such as a date.
+        code: None: the code that fits the status.
+        message: The text for people.
+        retry_after: The `Retry-After` header: seconds (0 or more), or any text such as a date.
+            None: 1 with a status of 429, no header with any other.
+        commit: Whether the request is carried out before its response is replaced.
     """
 
     status: int = attrs.field(validator=validators.integer(least=400, most=599))
     code: str | None = attrs.field(default=None, validator=validators.text(optional=True))
-    message: str = attrs.field(default="A fault was asked for.", validator=validators.text())
+    message: str = attrs.field(default="Injected fault.", validator=validators.text())
     retry_after: float | str | None = attrs.field(default=None, validator=validators.retry_after)
+    commit: bool = attrs.field(default=False, validator=validators.boolean)
+
+
+@attrs.frozen
+class CloudflarePage:
+    """Return a page of Cloudflare: HTML, a `cf-ray` header and none of the API's headers.
+
+    Attributes:
+        status: 520 to 530; 403 or 503 for a challenge; 429 for Cloudflare's own rate limit.
+        retry_after: The `Retry-After` header: seconds (0 or more), or any text. None: no header.
+        commit: Whether the request is carried out before its response is replaced.
+    """
+
+    status: int = attrs.field(
+        default=524, validator=validators.one_of(*range(520, 531), 403, 429, 503)
+    )
+    retry_after: float | str | None = attrs.field(default=None, validator=validators.retry_after)
+    commit: bool = attrs.field(default=True, validator=validators.boolean)
 
 
 @attrs.frozen
 class Latency:
-    """Answer late. The request has had its effect when the wait begins.
+    """Respond late. The request is carried out before the wait.
 
     Attributes:
-        seconds: Of the event loop, as clients' timeouts are; the emulator's clock has no part.
+        seconds: Seconds of the event loop, as for timeouts of clients; the emulator's clock does
+            not matter.
     """
 
     seconds: float = attrs.field(validator=validators.number())
@@ -60,41 +91,43 @@ class Latency:
 
 @attrs.frozen
 class Stall:
-    """Stop answering, until the client or the emulator gives up. The request has its effect.
+    """Stop responding, until the client closes the connection or the emulator is reset or stopped.
 
     Attributes:
         after: What is sent before: `nothing`, or `half` of the response.
+        commit: Whether the request is carried out.
     """
 
     after: str = attrs.field(default="nothing", validator=validators.one_of("nothing", "half"))
+    commit: bool = attrs.field(default=True, validator=validators.boolean)
 
 
 @attrs.frozen
 class Reset:
-    """Reset the connection in place of a response.
+    """Reset the connection instead of responding.
 
     Attributes:
-        commit: Whether the request has its effect.
+        commit: Whether the request is carried out.
     """
 
-    commit: bool = attrs.field(default=True, validator=validators.yes_or_no)
+    commit: bool = attrs.field(default=True, validator=validators.boolean)
 
 
 @attrs.frozen
 class Close:
-    """Answer well, and close the connection when the next request has come over it.
+    """Respond normally, and close the connection when the next request arrives on it.
 
-    What a server does whose idle timeout ends while a request is on its way. That next request
-    is not answered, has no effect and is not recorded.
+    This is what a server does whose idle timeout ends while a request is on its way. That next
+    request gets no response, has no effect and is not recorded.
     """
 
 
 @attrs.frozen
 class Truncate:
-    """Close the connection within the body of the response. The request has its effect.
+    """Close the connection within the body of the response. The request is carried out.
 
     Attributes:
-        keep: The part of the body that is sent: from 0 up to, not including, 1.
+        keep: The part of the body that is sent, 0 or more and less than 1.
     """
 
     keep: float = attrs.field(default=0.5, validator=validators.number(below=1.0))
@@ -102,12 +135,13 @@ class Truncate:
 
 @attrs.frozen
 class Body:
-    """Answer with another body: the page of a proxy unless given. The request has its effect.
+    """Respond with another body, by default the page of a proxy.
 
     Attributes:
         text: The body, such as `{"id":`.
         content_type: Its `Content-Type`.
-        status: None: that of the response.
+        status: 200 to 599. None: the status of the response, or 502 without `commit`.
+        commit: Whether the request is carried out.
     """
 
     text: str = attrs.field(default=_PROXYS_PAGE, validator=validators.text(empty=True, lines=True))
@@ -115,31 +149,54 @@ class Body:
     status: int | None = attrs.field(
         default=None, validator=validators.integer(least=200, most=599, optional=True)
     )
+    commit: bool = attrs.field(default=True, validator=validators.boolean)
 
 
 @attrs.frozen
 class Oversized:
-    """Blow the response up with blanks, which leave its JSON valid. The request has its effect.
+    """Append blanks to the response, which leave its JSON valid. The request is carried out.
 
     Attributes:
-        size: Bytes of the body at least.
+        size: The minimum size of the body in bytes.
     """
 
     size: int = attrs.field(default=64 * 1024 * 1024, validator=validators.integer(least=1))
 
 
+@attrs.frozen
+class ByteOrderMark:
+    """Put a UTF-8 byte-order mark before the body. The request is carried out."""
+
+
 def _to_tuple(names: Sequence[str]) -> tuple[str, ...]:
-    # What is no list is left to the validator.
+    # The validator rejects everything else.
     return tuple(names) if isinstance(names, list) else cast("tuple[str, ...]", names)
 
 
 @attrs.frozen
-class Headers:
-    """Answer with wrong headers, or without some. The request has its effect.
+class OddFields:
+    """Give fields of each swap an unexpected type or leave them out, in a response or a delivery.
 
     Attributes:
-        set: Headers that take the place of those of the same name.
-        remove: Names of headers that are left out.
+        set: Fields and their JSON values. The default replaces every optional field.
+        remove: Names of fields to leave out.
+    """
+
+    set: Mapping[str, Any] = attrs.field(
+        factory=lambda: dict(_ODD_FIELDS), validator=validators.json_object
+    )
+    remove: tuple[str, ...] = attrs.field(
+        default=(), converter=_to_tuple, validator=validators.names
+    )
+
+
+@attrs.frozen
+class Headers:
+    """Respond with wrong or missing headers. The request is carried out.
+
+    Attributes:
+        set: Headers that replace those of the same name.
+        remove: Names of headers to leave out.
     """
 
     set: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=validators.headers)
@@ -150,10 +207,10 @@ class Headers:
 
 @attrs.frozen
 class ClockSkew:
-    """Answer, or sign a delivery, as if the service's clock were wrong.
+    """Respond, or sign a delivery, as if the API's clock were wrong.
 
-    Of a response it moves `Date`, `x-ratelimit-reset` and `created_at`; of a delivery the time of
-    the signature and `created_at`. Nothing else in the emulator moves.
+    In a response this changes `Date`, `x-ratelimit-reset` and `created_at`; in a delivery the time
+    of the signature and `created_at`. Nothing else in the emulator changes.
 
     Attributes:
         seconds: Greater than 0: ahead; less than 0: behind.
@@ -163,8 +220,52 @@ class ClockSkew:
 
 
 @attrs.frozen
+class Stuck:
+    """Create a swap that never finishes and keeps its slot. For `POST /swaps`.
+
+    Attributes:
+        status: The status it stays in: `queued`, `preparing` or `processing`.
+    """
+
+    status: str = attrs.field(
+        default="processing", validator=validators.one_of("queued", "preparing", "processing")
+    )
+
+
+@attrs.frozen
+class Fail:
+    """Create a swap that finishes as `failed`. For `POST /swaps`.
+
+    Attributes:
+        error: The `error` of the swap: an object, a text, or None for no reason.
+    """
+
+    error: Mapping[str, Any] | str | None = attrs.field(
+        default=None, validator=validators.json_error
+    )
+
+
+@attrs.frozen
+class RevokeKey:
+    """Revoke the API key of the request: this request and all later ones get `invalid_api_key`."""
+
+
+@attrs.frozen
+class ChangePrices:
+    """Change the prices, from this request on.
+
+    Attributes:
+        image: Credits for an image, 0 or more. None: unchanged.
+        gif: Credits for a GIF, 0 or more. None: unchanged.
+    """
+
+    image: float | None = attrs.field(default=None, validator=validators.number(optional=True))
+    gif: float | None = attrs.field(default=None, validator=validators.number(optional=True))
+
+
+@attrs.frozen
 class Duplicate:
-    """Post the delivery twice, at once one after the other."""
+    """Post the delivery twice, immediately one after the other."""
 
 
 @attrs.frozen
@@ -172,7 +273,7 @@ class Late:
     """Post the delivery later.
 
     Attributes:
-        seconds: Of the emulator's clock.
+        seconds: Seconds of the emulator's clock.
     """
 
     seconds: float = attrs.field(validator=validators.number())
@@ -185,23 +286,39 @@ class Reorder:
 
 @attrs.frozen
 class BadSignature:
-    """Sign the delivery with a key that is none."""
+    """Sign the delivery with an unknown key."""
 
 
 @attrs.frozen
 class Drop:
-    """Lose the delivery: it is not posted, and not tried again."""
+    """Lose the delivery: it is not posted, and not retried."""
 
 
 RequestAction: TypeAlias = (
-    Status | Latency | Stall | Reset | Close | Truncate | Body | Oversized | Headers | ClockSkew
+    Status
+    | CloudflarePage
+    | Latency
+    | Stall
+    | Reset
+    | Close
+    | Truncate
+    | Body
+    | Oversized
+    | ByteOrderMark
+    | OddFields
+    | Headers
+    | ClockSkew
+    | Stuck
+    | Fail
+    | RevokeKey
+    | ChangePrices
 )
-WebhookAction: TypeAlias = Duplicate | Late | Reorder | BadSignature | Drop | ClockSkew
+WebhookAction: TypeAlias = Duplicate | Late | Reorder | BadSignature | Drop | OddFields | ClockSkew
 Action: TypeAlias = RequestAction | WebhookAction
 
 
 def name_of(action: type[Any]) -> str:
-    """What an action is called in files: `bad_signature` for `BadSignature`."""
+    """Return the name of an action in files: `bad_signature` for `BadSignature`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", action.__name__).lower()
 
 

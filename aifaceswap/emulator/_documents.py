@@ -133,14 +133,14 @@ def _expect(name: str, *kinds: type) -> _Hook:
     def hook(value: Any, _: Any) -> Any:
         if type(value) in kinds:
             return value
-        raise TypeError(f"must be {name}, not {_brief(value)}")
+        raise TypeError(f"must be {name}; got {_brief(value)}")
 
     return hook
 
 
 def _read_number(value: Any, _: Any) -> float:
     if type(value) not in {int, float} or not abs(value) < _LARGEST:
-        raise TypeError(f"must be a number, not {_brief(value)}")
+        raise TypeError(f"must be a number; got {_brief(value)}")
     return cast("float", value)
 
 
@@ -154,7 +154,7 @@ def _read_action(value: Any, _: Any) -> Any:
     _expect("an object with an action, such as { action = 'drop' }", dict)(given, dict)
     action = given.get("action")
     if not isinstance(action, str) or action not in ACTIONS:
-        raise ValueError(f"action must be one of {', '.join(ACTIONS)}, not {_brief(action)}")
+        raise ValueError(f"action must be one of {', '.join(ACTIONS)}; got {_brief(action)}")
     fields = {name: field for name, field in given.items() if name != "action"}
     return _converter().structure(fields, ACTIONS[action])
 
@@ -172,7 +172,7 @@ def _checking_shape(converter: cattrs.Converter, cls: type[Any]) -> _Hook:
         for names, kind, wanted in ((lists, list, "a list"), (mappings, dict, "an object")):
             for name in names:
                 if name in value and not isinstance(value[name], kind):
-                    raise TypeError(f"{name} must be {wanted}, not {_brief(value[name])}")
+                    raise TypeError(f"{name} must be {wanted}; got {_brief(value[name])}")
         return read(value, cls)
 
     return hook

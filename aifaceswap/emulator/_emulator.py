@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
@@ -12,25 +13,36 @@ import attrs
 
 from aifaceswap.emulator import _validators as validators
 from aifaceswap.emulator._control.api import Control
+from aifaceswap.emulator._server.receivers import LocalReceiver, to_receiver
 from aifaceswap.emulator._server.server import Frontend, Server
 from aifaceswap.emulator._server.webhook_sender import WebhookSender
 from aifaceswap.emulator._service.api import PREFIX, Api
 from aifaceswap.emulator._service.delivery_queue import DeliveryQueue
 from aifaceswap.emulator._service.fault_injector import FaultInjector
 from aifaceswap.emulator._service.records import describe_request, describe_swap
-from aifaceswap.emulator._service.results import ResultLinks
+from aifaceswap.emulator._service.results import ResultStore
 from aifaceswap.emulator._service.state import ServiceState
 from aifaceswap.emulator.clock import Clock, RealClock
 from aifaceswap.emulator.faults import Fault
 from aifaceswap.emulator.limits import Limits
+from aifaceswap.emulator.settings import (
+    Idempotency,
+    Lag,
+    ResultLinks,
+    check_prices,
+    to_prices,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Self
+    from collections.abc import Callable, Mapping, Sequence
+    from os import PathLike
+    from typing import Self, Unpack
 
+    from aifaceswap.emulator._server.receivers import Receiver
     from aifaceswap.emulator._service.delivery_queue import DeliveryRecord
     from aifaceswap.emulator._service.records import RequestRecord, SwapRecord
     from aifaceswap.emulator.faults import FaultRecord
+    from aifaceswap.emulator.settings import Settings
 
 #: The key that an emulator knows unless told otherwise.
 DEFAULT_API_KEY: Final = "key_emulator"
@@ -45,7 +57,13 @@ def _to_tuple(faults: Sequence[Fault]) -> tuple[Fault, ...]:
     return tuple(faults) if isinstance(faults, list) else cast("tuple[Fault, ...]", faults)
 
 
+def _to_limits(limits: Limits | None) -> Limits:
+    return Limits(per_minute=None, per_day=None, concurrent=None) if limits is None else limits
+
+
 def _check_receiver(emulator: Emulator, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, LocalReceiver):
+        return
     validators.require_origin(attribute.name, value, loopback=validators.is_loopback(emulator.host))
 
 
@@ -57,20 +75,24 @@ class Emulator:
     thread of its own.
 
     Attributes:
-        seed: The seed of ids, durations and images.
-        clock: A `RealClock` unless given.
-        host: Where it listens. Whoever reaches another address than loopback can steer the
-            emulator, look at all that was sent to it, and have it post to `deliver_to`.
+        seed: The seed of ids, durations and images, 0 or more.
+        clock: A `RealClock` by default.
+        host: The address to listen on. Anyone who can reach an address other than loopback can
+            control the emulator, see its requests, and make it post to `deliver_to`.
         port: 0 for a free one.
-        api_key: The live key.
-        credits: The balance at the start.
-        limits: The rate limits of each key.
-        duration: Seconds from creation to the end of a swap; 0: it has ended at the next look.
-        spread: Each swap's duration differs by up to so many seconds; at most `duration`.
+        api_key: The valid API key.
+        credits: The balance at the start, 0 or more.
+        limits: The rate limits of each key. None: no limits.
+        duration: Seconds from the creation to the end of a swap; 0: it is done at the next poll.
+        spread: Each swap's duration differs by up to this many seconds; at most `duration`.
+        deliver_to: Where webhooks are posted to. An origin such as `http://127.0.0.1:8000`
+            replaces that of the `webhook_url`; it must be on loopback if `host` is. An ASGI app,
+            or a function of a `WebhookPost`, is called in this process. None: nowhere.
+        idempotency: How repeated idempotency keys are treated.
+        lag: How far reads are behind writes.
+        prices: Credits for each type, such as `{"image": 1, "gif": 2}`.
         result_ttl: Seconds that a `result_url` is valid.
-        deliver_to: The origin that webhooks are posted to in place of that of their
-            `webhook_url`, such as `http://127.0.0.1:8000`; None: nowhere. On loopback, unless
-            `host` is not.
+        result_links: What a `result_url` is like.
         faults: What goes wrong, see `Fault`; as an attribute: what became of each.
 
     Raises:
@@ -91,12 +113,26 @@ class Emulator:
     )
     credits: float = attrs.field(default=1000.0, validator=validators.number())
     limits: Limits = attrs.field(
-        factory=Limits, validator=validators.instance(Limits, "a Limits(...)")
+        factory=Limits,
+        converter=_to_limits,
+        validator=validators.instance(Limits, "a Limits(...) or None"),
     )
     duration: float = attrs.field(default=3.0, validator=validators.number())
     spread: float = attrs.field(default=0.0, validator=validators.number())
+    deliver_to: str | Receiver | None = attrs.field(
+        default=None, converter=to_receiver, validator=_check_receiver
+    )
+    idempotency: Idempotency = attrs.field(
+        factory=Idempotency, validator=validators.instance(Idempotency, "an Idempotency(...)")
+    )
+    lag: Lag = attrs.field(factory=Lag, validator=validators.instance(Lag, "a Lag(...)"))
+    prices: Mapping[str, float] = attrs.field(
+        factory=dict[str, float], converter=to_prices, validator=check_prices
+    )
     result_ttl: float = attrs.field(default=3600.0, validator=validators.number(above=0.0))
-    deliver_to: str | None = attrs.field(default=None, validator=_check_receiver)
+    result_links: ResultLinks = attrs.field(
+        factory=ResultLinks, validator=validators.instance(ResultLinks, "a ResultLinks(...)")
+    )
     _faults: tuple[Fault, ...] = attrs.field(
         alias="faults",  # for type checkers that do not know attrs' rule
         default=(),
@@ -105,6 +141,9 @@ class Emulator:
         validator=validators.all_of(Fault),
     )
     _frontend: Frontend = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
+    # Resets return to these settings; these are in effect.
+    _base: Emulator = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
+    _current: Emulator = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
     _running: _Running | None = attrs.field(
         init=False, default=None, repr=False, on_setattr=attrs.setters.NO_OP
     )
@@ -115,16 +154,26 @@ class Emulator:
     def __attrs_post_init__(self) -> None:
         if self.spread > self.duration:
             raise ValueError(
-                f"spread must be at most duration ({self.duration!r}), not {self.spread!r}"
+                f"spread must be at most duration ({self.duration!r}); got {self.spread!r}"
             )
-        state = ServiceState(self.seed, self.limits, self.duration, self.spread, self.credits)
+        state = ServiceState(
+            self.seed,
+            self.limits,
+            self.duration,
+            self.spread,
+            self.credits,
+            self.prices,
+            self.idempotency,
+            self.lag,
+        )
         state.add_account(self.api_key)
         injector = FaultInjector(self.seed)
         for fault in self._faults:
             injector.add(fault)
-        results = ResultLinks(state, self.result_ttl)
+        results = ResultStore(state, self.result_ttl, self.result_links)
         api = Api(state, results, DeliveryQueue(self.seed, self.deliver_to, injector), injector)
         self._frontend = Frontend(api, self.clock)
+        self._base = self._current = self
 
     @property
     def _api(self) -> Api:
@@ -225,45 +274,73 @@ class Emulator:
         if self._running is not None:
             self._running.call(self._running.sender.wake)
 
-    def reset(
-        self,
-        *,
-        faults: Sequence[Fault] | None = None,
-        credits: float | None = None,  # noqa: A002 (the API's word)
-        limits: Limits | None = None,
-        duration: float | None = None,
-        deliver_to: str | None = None,
-    ) -> None:
-        """Be as if freshly started, on the same port; from any thread.
+    @property
+    def settings(self) -> Settings:
+        """The settings in effect, without the faults."""
+        now = self._current
+        return {
+            "credits": now.credits,
+            "limits": now.limits,
+            "duration": now.duration,
+            "spread": now.spread,
+            "deliver_to": now.deliver_to,
+            "idempotency": now.idempotency,
+            "lag": now.lag,
+            "prices": now.prices,
+            "result_ttl": now.result_ttl,
+            "result_links": now.result_links,
+        }
 
-        Swaps, requests, deliveries, faults, credits, keys and counters are gone, ids begin anew,
-        and a `VirtualClock` is back at its start. A request that is on its way is still answered,
-        as of before, and leaves no trace; one that is held by a fault is cut off.
+    def reset(self, **settings: Unpack[Settings]) -> None:
+        """Return to the state after the start, on the same port; from any thread.
+
+        Swaps, requests, deliveries, faults, credits, keys and counters are removed, ids start
+        again, and a `VirtualClock` is back at its start. A request in progress still gets a
+        response from the old state; one that a fault holds is closed.
 
         Args:
-            faults: In place of those of the constructor, until the next reset; the others alike.
-            credits: The balance.
-            limits: The rate limits of each key.
-            duration: Seconds from creation to the end of a swap.
-            deliver_to: The origin that webhooks are posted to.
+            settings: Replace those of the constructor until the next reset: `faults`, `credits`,
+                `limits`, `duration`, `spread`, `deliver_to`, `idempotency`, `lag`, `prices`,
+                `result_ttl`, `result_links`.
 
         Raises:
-            ValueError: An argument is out of range; the message names it.
-            TypeError: An argument is of a wrong type; the message names it.
+            ValueError: A setting is out of range; the message names it.
+            TypeError: A setting is of a wrong type or unknown; the message names it.
         """
-        given = {
-            "faults": faults,
-            "credits": credits,
-            "limits": limits,
-            "duration": duration,
-            "deliver_to": deliver_to,
-        }
-        changes: dict[str, Any] = {
-            name: value for name, value in given.items() if value is not None
-        }
-        fresh = attrs.evolve(self, **changes)
+        fresh = attrs.evolve(self._base, **settings)
         self.clock.restart()
+        self._current = fresh
         self._install(fresh._api)
+
+    def configure(self, **settings: Unpack[Settings]) -> None:
+        """Change settings until the next reset and keep everything else; from any thread.
+
+        Swaps that exist keep their duration and price; `faults` replaces all faults, `credits`
+        the balance.
+
+        Args:
+            settings: As for `reset()`.
+
+        Raises:
+            ValueError: A setting is out of range; the message names it.
+            TypeError: A setting is of a wrong type or unknown; the message names it.
+        """
+        changed = self._current = attrs.evolve(self._current, **settings)
+        api, state = self._api, self._api.state
+        with api.lock:
+            state.change_limits(changed.limits)
+            state.duration, state.spread = changed.duration, changed.spread
+            state.idempotency, state.lag = changed.idempotency, changed.lag
+            api.results.ttl, api.results.style = changed.result_ttl, changed.result_links
+            api.queue.deliver_to = changed.deliver_to
+            if "prices" in settings:
+                state.prices = changed.prices
+            if "credits" in settings:
+                state.credits = changed.credits
+            if "faults" in settings:
+                api.faults.clear()
+                for fault in changed._faults:
+                    api.faults.add(fault)
 
     def _install(self, api: Api) -> None:
         api.results.origin = self._api.results.origin
@@ -340,7 +417,7 @@ class Emulator:
         """
         validators.require_number("credits", credits)
         if credits < 0:
-            raise ValueError(f"credits must be at least 0, not {credits!r}")
+            raise ValueError(f"credits must be 0 or more; got {credits!r}")
         with self._api.lock:
             self._api.state.credits += credits
 
@@ -384,6 +461,40 @@ class Emulator:
         if self._running is None:
             raise RuntimeError("the emulator is not running: use `async with` or `with`")
         return self._running
+
+
+def load_settings(path: str | PathLike[str]) -> Settings:
+    """Read settings and faults from a TOML file, for `Emulator(**load_settings(path))`.
+
+    The file has a table `[settings]` and tables `[[fault]]`; both are optional:
+
+        [settings]
+        prices = { image = 3 }
+        idempotency = { forget_after = 3600 }
+
+        [[fault]]
+        match = "POST /swaps"
+        do = { action = "cloudflare_page", status = 524 }
+
+    Args:
+        path: The file.
+
+    Returns:
+        The settings that the file names, and `faults`.
+
+    Raises:
+        ValueError: It is not such a file; the message names the field.
+        OSError: It cannot be read.
+    """
+    from aifaceswap.emulator._script import read_script  # noqa: PLC0415 - loads cattrs
+
+    return read_script(Path(path).read_bytes(), str(path))
+
+
+def rebase(emulator: Emulator, settings: Settings) -> None:
+    """Reset the emulator; later resets return to these settings instead of the constructor's."""
+    emulator._base = attrs.evolve(emulator, **settings)
+    emulator.reset()
 
 
 def _make_origin(host: str, port: int) -> str:

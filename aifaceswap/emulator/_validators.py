@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def number(
         given = require_number(attribute.name, value)
         fits = given >= least if above is None else given > above
         if not (fits and given < below and given <= most):
-            raise ValueError(f"{attribute.name} must be {wanted}, not {value!r}")
+            raise ValueError(f"{attribute.name} must be {wanted}; got {value!r}")
 
     return check
 
@@ -49,9 +50,9 @@ def number(
 def require_number(name: str, value: object) -> float:
     """Return `value`, or raise unless it is a finite int or float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, not {value!r}")
+        raise TypeError(f"{name} must be a number; got {value!r}")
     if not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, not {value!r}")
+        raise ValueError(f"{name} must be a finite number; got {value!r}")
     return value
 
 
@@ -63,9 +64,9 @@ def integer(*, least: int, most: int | None = None, optional: bool = False) -> V
         if optional and value is None:
             return
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{attribute.name} must be an int, not {value!r}")
+            raise TypeError(f"{attribute.name} must be an int; got {value!r}")
         if value < least or (most is not None and value > most):
-            raise ValueError(f"{attribute.name} must be {wanted}, not {value!r}")
+            raise ValueError(f"{attribute.name} must be {wanted}; got {value!r}")
 
     return check
 
@@ -75,7 +76,7 @@ def instance(kind: type, wanted: str) -> Validator:
 
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, kind):
-            raise TypeError(f"{attribute.name} must be {wanted}, not {value!r}")
+            raise TypeError(f"{attribute.name} must be {wanted}; got {value!r}")
 
     return check
 
@@ -85,7 +86,7 @@ def all_of(kind: type) -> Validator:
 
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, Sequence):
-            raise TypeError(f"{attribute.alias} must be a list of {kind.__name__}, not {value!r}")
+            raise TypeError(f"{attribute.alias} must be a list of {kind.__name__}; got {value!r}")
         for place, item in enumerate(cast("Sequence[object]", value)):
             require_instance(f"{attribute.alias}[{place}]", item, kind)
 
@@ -95,24 +96,24 @@ def all_of(kind: type) -> Validator:
 def require_instance(name: str, value: object, kind: type) -> None:
     """Raise unless `value` is a `kind`."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}(...), not {value!r}")
+        raise TypeError(f"{name} must be a {kind.__name__}(...); got {value!r}")
 
 
-def one_of(*values: str) -> Validator:
-    """A validator for one of these strings."""
+def one_of(*values: str | int | None) -> Validator:
+    """A validator for one of these values."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if value not in values:
+        if isinstance(value, bool | float) or value not in values:
             wanted = " or ".join(map(repr, values))
-            raise ValueError(f"{attribute.name} must be {wanted}, not {value!r}")
+            raise ValueError(f"{attribute.name} must be {wanted}; got {value!r}")
 
     return check
 
 
-def yes_or_no(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def boolean(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """A validator for a bool."""
     if not isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be True or False, not {value!r}")
+        raise TypeError(f"{attribute.name} must be True or False; got {value!r}")
 
 
 def text(*, empty: bool = False, lines: bool = False, optional: bool = False) -> Validator:
@@ -122,11 +123,11 @@ def text(*, empty: bool = False, lines: bool = False, optional: bool = False) ->
         if optional and value is None:
             return
         if not isinstance(value, str):
-            raise TypeError(f"{attribute.name} must be a str, not {value!r}")
+            raise TypeError(f"{attribute.name} must be a str; got {value!r}")
         if not value and not empty:
             raise ValueError(f"{attribute.name} must not be empty")
         if not (value.isprintable() or (lines and _is_unicode(value))):
-            raise ValueError(f"{attribute.name} must be printable text, not {value!r}")
+            raise ValueError(f"{attribute.name} must be printable text; got {value!r}")
 
     return check
 
@@ -135,10 +136,39 @@ def _is_unicode(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def json_object(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for a mapping that JSON can express."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{attribute.name} must be a dict; got {value!r}")
+    _require_json(attribute.name, cast("object", value))
+
+
+def json_error(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for the `error` of a swap."""
+    if not (value is None or isinstance(value, str | Mapping)):
+        raise TypeError(f"{attribute.name} must be a dict, a str or None; got {value!r}")
+    _require_json(attribute.name, cast("object", value))
+
+
+def _require_json(name: str, value: object) -> None:
+    try:
+        json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} must be JSON: {error}") from None
+
+
+def names(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for a tuple of names."""
+    if not isinstance(value, tuple) or not all(
+        isinstance(name, str) for name in cast("tuple[object, ...]", value)
+    ):
+        raise TypeError(f"{attribute.name} must be a list of names; got {value!r}")
+
+
 def headers(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """A validator for a mapping of header names to values."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{attribute.name} must be a dict, not {value!r}")
+        raise TypeError(f"{attribute.name} must be a dict; got {value!r}")
     for name, content in cast("Mapping[object, object]", value).items():
         _require_header_name(attribute.name, name)
         require_header_value(f"{attribute.name}[{name!r}]", content)
@@ -147,20 +177,20 @@ def headers(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
 def header_names(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """A validator for a tuple of header names."""
     if not isinstance(value, tuple):
-        raise TypeError(f"{attribute.name} must be a list of header names, not {value!r}")
+        raise TypeError(f"{attribute.name} must be a list of header names; got {value!r}")
     for name in cast("tuple[object, ...]", value):
         _require_header_name(attribute.name, name)
 
 
 def _require_header_name(field: str, name: object) -> None:
     if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-        raise ValueError(f"{field} must name headers such as 'Retry-After', not {name!r}")
+        raise ValueError(f"{field} must name headers such as 'Retry-After'; got {name!r}")
 
 
 def require_header_value(field: str, value: object) -> None:
     """Raise unless `value` can stand in a header: Latin-1 on one line."""
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-        raise ValueError(f"{field} must be a header's value on one line, not {value!r}")
+        raise ValueError(f"{field} must be a header's value on one line; got {value!r}")
 
 
 def header_value(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -173,7 +203,7 @@ def retry_after(_: object, attribute: attrs.Attribute[Any], value: object) -> No
     if isinstance(value, str):
         require_header_value(attribute.name, value)
     elif value is not None and require_number(attribute.name, value) < 0:
-        raise ValueError(f"{attribute.name} must be at least 0, not {value!r}")
+        raise ValueError(f"{attribute.name} must be at least 0; got {value!r}")
 
 
 def bearer_token(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -184,7 +214,7 @@ def bearer_token(_: object, attribute: attrs.Attribute[Any], value: object) -> N
 def require_key(name: str, value: object) -> None:
     """Raise unless `value` can stand in an Authorization header."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a str; got {type(value).__name__}")
     if not value or not all("!" <= character <= "~" for character in value):
         raise ValueError(f"{name} must be visible ASCII without spaces")
 
@@ -202,10 +232,10 @@ def is_loopback(host: str) -> bool:
 def host(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """A validator for an address or a name to listen on."""
     if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be a str, not {value!r}")
+        raise TypeError(f"{attribute.name} must be a str; got {value!r}")
     if not _HOST.fullmatch(value):
         raise ValueError(
-            f"{attribute.name} must be an address such as '127.0.0.1' or a name, not {value!r}"
+            f"{attribute.name} must be an address such as '127.0.0.1' or a name; got {value!r}"
         )
 
 
@@ -214,13 +244,18 @@ def require_origin(name: str, value: object, *, loopback: bool) -> None:
     if value is None:
         return
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str or None, not {value!r}")
+        raise TypeError(f"{name} must be a str or None; got {value!r}")
     if not _is_origin(value, loopback=loopback):
         where = " on loopback" if loopback else ""
         raise ValueError(
-            f"{name} must be an http(s) origin{where} such as 'http://127.0.0.1:8000', "
-            f"not {value!r}"
+            f"{name} must be an http(s) origin{where} such as 'http://127.0.0.1:8000'; "
+            f"got {value!r}"
         )
+
+
+def origin(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A validator for None or an origin on any host."""
+    require_origin(attribute.name, value, loopback=False)
 
 
 def _is_origin(value: str, *, loopback: bool) -> bool:

@@ -173,7 +173,7 @@ class VirtualClock(Clock):
 def _require_ahead(seconds: float) -> None:
     validators.require_number("seconds", seconds)
     if not 0 <= seconds <= _FARTHEST:
-        raise ValueError(f"seconds must be at least 0 and at most 1e12, not {seconds!r}")
+        raise ValueError(f"seconds must be at least 0 and at most 1e12; got {seconds!r}")
 
 
 def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:

@@ -14,19 +14,26 @@ from aifaceswap.emulator._actions import (
     Action,
     BadSignature,
     Body,
+    ByteOrderMark,
+    ChangePrices,
     ClockSkew,
     Close,
+    CloudflarePage,
     Drop,
     Duplicate,
+    Fail,
     Headers,
     Late,
     Latency,
+    OddFields,
     Oversized,
     Reorder,
     RequestAction,
     Reset,
+    RevokeKey,
     Stall,
     Status,
+    Stuck,
     Truncate,
     WebhookAction,
 )
@@ -39,21 +46,28 @@ __all__ = [
     "Action",
     "BadSignature",
     "Body",
+    "ByteOrderMark",
+    "ChangePrices",
     "ClockSkew",
     "Close",
+    "CloudflarePage",
     "Drop",
     "Duplicate",
+    "Fail",
     "Fault",
     "FaultRecord",
     "Headers",
     "Late",
     "Latency",
+    "OddFields",
     "Oversized",
     "Reorder",
     "RequestAction",
     "Reset",
+    "RevokeKey",
     "Stall",
     "Status",
+    "Stuck",
     "Truncate",
     "WebhookAction",
     "load",
@@ -65,7 +79,7 @@ _EVENTS = ("swap.completed", "swap.failed")
 
 def _check_match(_: object, attribute: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be a str, not {value!r}")
+        raise TypeError(f"{attribute.name} must be a str; got {value!r}")
     if is_for_webhooks(value):
         known = any(fits(value, f"webhook {event}") for event in _EVENTS)
     else:
@@ -73,7 +87,7 @@ def _check_match(_: object, attribute: attrs.Attribute[str], value: object) -> N
     if not known:
         raise ValueError(
             f"{attribute.name} must be such as 'POST /swaps', 'GET /swaps/*', '*', 'webhook' or "
-            f"'webhook swap.completed', not {value!r}"
+            f"'webhook swap.completed'; got {value!r}"
         )
 
 
@@ -85,7 +99,7 @@ def _check_action(fault: Fault, attribute: attrs.Attribute[Action], value: objec
         names = ", ".join(action.__name__ for action in fitting)
         raise ValueError(  # noqa: TRY004 (also for an action of the other kind)
             f"{attribute.name} must be for {kind}, as match={fault.match!r} is: one of {names}; "
-            f"not {value!r}"
+            f"got {value!r}"
         )
 
 

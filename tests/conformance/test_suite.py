@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from aifaceswap.emulator import Emulator, Limits
-from aifaceswap.emulator._service import state
 
 HERE = Path(__file__).parent
 # Loading these takes longer than the facts do.
@@ -80,11 +79,9 @@ def test_a_wrong_documented_fact_is_a_failure() -> None:
     assert "FAILED tests/conformance/test_facts.py::test_the_limit_of_the_minute[" in done.stdout
 
 
-def test_a_wrong_assumption_is_a_finding(
-    stand_in: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_assumption_is_a_finding(stand_in: Emulator) -> None:
     """Where the service is not as assumed, the suite says so, stays green, and overspends once."""
-    monkeypatch.setitem(state.COSTS, "image", 5)
+    stand_in.configure(prices={"image": 5})
     done = ask(stand_in, spend="1", facts="price or replay or missing")
 
     assert done.returncode == 0, done.stdout

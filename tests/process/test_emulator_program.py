@@ -78,7 +78,7 @@ def test_it_listens_to_others_only_when_told(tmp_path: Path) -> None:
             ("--deliver-to", "http://example.com"),
             "deliver_to must be an http(s) origin on",
         ),
-        (("--host", "a b"), "host must be an address such as '127.0.0.1' or a name, not 'a b'"),
+        (("--host", "a b"), "host must be an address such as '127.0.0.1' or a name; got 'a b'"),
         (("--host", "192.0.2.1"), "--host 192.0.2.1 --port 0 cannot be used: "),
         (("--faults", "/nothing.toml"), "'/nothing.toml' does not exist"),
         (("--faults", "bad.toml"), "bad.toml: fault[0].nht: is not known here"),

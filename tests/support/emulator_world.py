@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from multidict import CIMultiDict
 
-from aifaceswap.emulator import Limits
+from aifaceswap.emulator import Idempotency, Lag, Limits, ResultLinks
 from aifaceswap.emulator._service.api import Api
 from aifaceswap.emulator._service.delivery_queue import DeliveryQueue
 from aifaceswap.emulator._service.fault_injector import FaultInjector
 from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
-from aifaceswap.emulator._service.results import ResultLinks
+from aifaceswap.emulator._service.results import ResultStore
 from aifaceswap.emulator._service.state import ServiceState
+from aifaceswap.emulator.settings import PRICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,10 +84,21 @@ def make_world(
     balance: float = 1000.0,
     seed: int = 0,
     deliver_to: str | None = None,
+    idempotency: Idempotency | None = None,
+    lag: Lag | None = None,
 ) -> World:
-    state = ServiceState(seed, limits or Limits(None, None, None), duration, spread, balance)
+    state = ServiceState(
+        seed,
+        limits or Limits(None, None, None),
+        duration,
+        spread,
+        balance,
+        PRICES,
+        idempotency or Idempotency(),
+        lag or Lag(),
+    )
     state.add_account("key_1")
     state.add_account("key_2")
-    results = ResultLinks(state, 3600.0, "http://127.0.0.1:1")
+    results = ResultStore(state, 3600.0, ResultLinks(), "http://127.0.0.1:1")
     injector = FaultInjector(seed)
     return World(Api(state, results, DeliveryQueue(seed, deliver_to, injector), injector))

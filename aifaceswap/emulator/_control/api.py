@@ -17,6 +17,7 @@ from aifaceswap.emulator._control.views import (
     show_delivery,
     show_fault,
     show_request,
+    show_settings,
     show_swap,
 )
 from aifaceswap.emulator._service import ids
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from aifaceswap.emulator._emulator import Emulator
     from aifaceswap.emulator._server.server import Frontend
     from aifaceswap.emulator._service.messages import ServerRequest
+    from aifaceswap.emulator.settings import Settings
 
 T = TypeVar("T")
 
@@ -71,15 +73,6 @@ class _NewKey:
     limits: Limits | None = None
 
 
-@attrs.frozen
-class _Reset:
-    faults: list[Fault] | None = None
-    credits: float | None = None
-    limits: Limits | None = None
-    duration: float | None = None
-    deliver_to: str | None = None
-
-
 @attrs.define(eq=False)
 class Control:
     """Answers what concerns the emulator itself: no key, no limits, no record, no faults."""
@@ -104,6 +97,7 @@ class Control:
             "keys/*": {"DELETE": self._revoke_key},
             "requests": {"GET": self._requests},
             "reset": {"POST": self._reset},
+            "settings": {"GET": self._settings, "POST": self._configure},
             "settle": {"POST": self._settle},
             "swaps": {"GET": self._swaps},
             "swaps/*/image": {"GET": self._image},
@@ -162,8 +156,7 @@ class Control:
             "base_url": emulator.base_url,
             "api_key": emulator.api_key,
             "seed": emulator.seed,
-            "duration": emulator.duration,
-            "deliver_to": emulator.deliver_to,
+            **show_settings(emulator.settings),
             "clock": self._describe_clock(),
             "routes": {PREFIX + path: list(methods) for path, methods in self._routes.items()},
         }
@@ -231,9 +224,15 @@ class Control:
         return 200, self._describe_clock()
 
     def _reset(self, request: ServerRequest, _: str) -> Reply:
-        given = _read(request, _Reset) if request.body.strip() else _Reset()
-        self.emulator.reset(**attrs.asdict(given, recurse=False))
+        self.emulator.reset(**_read_settings(request))
         return self._overview(request, "")
+
+    def _settings(self, _: ServerRequest, __: str) -> Reply:
+        return 200, show_settings(self.emulator.settings)
+
+    def _configure(self, request: ServerRequest, _: str) -> Reply:
+        self.emulator.configure(**_read_settings(request))
+        return self._settings(request, "")
 
     def _add_fault(self, request: ServerRequest, _: str) -> Reply:
         number = self.emulator.add_fault(_read(request, Fault))
@@ -280,3 +279,9 @@ def _read(request: ServerRequest, into: type[T]) -> T:
     from aifaceswap.emulator._documents import read_json  # noqa: PLC0415 - loads cattrs
 
     return read_json(request.body, into, _BODY)
+
+
+def _read_settings(request: ServerRequest) -> Settings:
+    from aifaceswap.emulator._script import read_settings  # noqa: PLC0415 - loads cattrs
+
+    return read_settings(request.body, _BODY)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aifaceswap.emulator._actions import name_of
+from aifaceswap.emulator.limits import Limits
+from aifaceswap.emulator.settings import Idempotency, Lag, ResultLinks
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from aifaceswap.emulator._service.records import RequestRecord
     from aifaceswap.emulator._service.state import KeyAccount, StoredSwap
     from aifaceswap.emulator.faults import Action, Fault, FaultRecord
+    from aifaceswap.emulator.settings import Settings
 
 
 def show_action(action: Action | None) -> dict[str, Any] | None:
@@ -89,3 +92,14 @@ def show_account(account: KeyAccount, now: float) -> dict[str, Any]:
         "unfinished": len(account.unfinished),
         "swaps": len(account.swaps),
     }
+
+
+def show_settings(settings: Settings) -> dict[str, Any]:
+    """The settings in effect, as files have them; a receiver in the process by its repr."""
+
+    def show(value: Any) -> Any:
+        if isinstance(value, Limits | Idempotency | Lag | ResultLinks):
+            return attrs.asdict(value)
+        return value if isinstance(value, str | float | int | dict | None) else repr(value)
+
+    return {name: show(value) for name, value in settings.items()}

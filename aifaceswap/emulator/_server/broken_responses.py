@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-import attrs
 from aiohttp import web
 
-from aifaceswap.emulator._service.api import encode
-from aifaceswap.emulator._service.messages import ServerResponse
-from aifaceswap.emulator._times import http_date, iso
-from aifaceswap.emulator.faults import (
-    Body,
-    ClockSkew,
-    Close,
-    Headers,
-    Oversized,
-    Reset,
-    Stall,
-    Truncate,
-)
+from aifaceswap.emulator._actions import Close, Headers, Oversized, Reset, Stall, Truncate
+from aifaceswap.emulator._service.alterations import alter
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
 
-    from aifaceswap.emulator.faults import RequestAction
+    from aifaceswap.emulator._actions import RequestAction
+    from aifaceswap.emulator._service.messages import ServerResponse
 
 _BLANKS: Final = b" " * 65_536
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -47,60 +32,13 @@ class Connection(Protocol):
         """Wait until the connection has gone, or so long."""
 
 
-def alter(action: RequestAction, response: ServerResponse) -> ServerResponse:
-    """The response as the action changes it, where it does."""
-    match action:
-        case Body(text, content_type, status):
-            changed = _replace(response.headers, {"Content-Type": content_type})
-            return ServerResponse(status or response.status, changed, text.encode())
-        case Headers(changes, removed):
-            return attrs.evolve(response, headers=_replace(response.headers, changes, removed))
-        case ClockSkew(seconds):
-            return _skew(response, seconds)
-        case _:
-            return response
-
-
-def _replace(
-    headers: tuple[tuple[str, str], ...], changes: Mapping[str, str], removed: tuple[str, ...] = ()
-) -> tuple[tuple[str, str], ...]:
-    gone = {name.lower() for name in (*changes, *removed)}
-    kept = (header for header in headers if header[0].lower() not in gone)
-    return (*kept, *changes.items())
-
-
-def _skew(response: ServerResponse, seconds: float) -> ServerResponse:
-    def shift(name: str, value: str) -> str:
-        if name == "Date":
-            return http_date(parsedate_to_datetime(value).timestamp() + seconds)
-        return str(int(value) + round(seconds)) if name == "x-ratelimit-reset" else value
-
-    headers = tuple((name, shift(name, value)) for name, value in response.headers)
-    if dict(headers).get("Content-Type") != "application/json":
-        return attrs.evolve(response, headers=headers)
-    return ServerResponse(
-        response.status, headers, encode(skew_swaps(json.loads(response.body), seconds))
-    )
-
-
-def skew_swaps(value: Any, seconds: float) -> Any:
-    """A swap, or a page of them, with another `created_at`."""
-    if "created_at" in value:
-        return {
-            **value,
-            "created_at": iso(datetime.fromisoformat(value["created_at"]).timestamp() + seconds),
-        }
-    if "data" in value:
-        return {**value, "data": [skew_swaps(swap, seconds) for swap in value["data"]]}
-    return value
-
-
 class BrokenResponse(web.StreamResponse):
     """A response that is written to the socket by the rules of an action, not of HTTP."""
 
     def __init__(self, action: RequestAction, response: ServerResponse) -> None:
-        super().__init__(status=response.status)
-        self._action, self._response = action, alter(action, response)
+        response = alter(action, response)
+        super().__init__(status=response.status or HTTPStatus.BAD_GATEWAY)
+        self._action, self._response = action, response
         self._stays_open = False
 
     @property
@@ -117,7 +55,7 @@ class BrokenResponse(web.StreamResponse):
             case Reset():
                 _reset(connection)
             case Stall(after):
-                if after == "half":
+                if after == "half" and self._response.status:
                     await write(self._head(len(body)) + body[: len(body) // 2])
                 await connection.hold()
             case Truncate(keep):

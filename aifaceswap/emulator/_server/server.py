@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Final, cast
 import attrs
 from aiohttp import web
 
+from aifaceswap.emulator._actions import (
+    ChangePrices,
+    Fail,
+    Latency,
+    RevokeKey,
+    Status,
+    Stuck,
+)
 from aifaceswap.emulator._control.api import PREFIX as CONTROL
 from aifaceswap.emulator._control.page import PATH as PAGE
 from aifaceswap.emulator._server.broken_responses import BrokenResponse, Silence
 from aifaceswap.emulator._service.errors import Problem
 from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
 from aifaceswap.emulator._times import http_date
-from aifaceswap.emulator.faults import Latency, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,8 +40,14 @@ BODY_TIMEOUT: Final = 30.0
 #: Seconds of the event loop that a connection may be idle, or may take for a request's head.
 IDLE_TIMEOUT: Final = 75.0
 
+#: Seconds of the event loop for which the rest of an incomplete body is awaited after a response.
+LINGERING_TIME: Final = 2.0
+
 #: The largest body that is read, in bytes: what aiohttp reads unless told otherwise.
 LARGEST_BODY: Final = 1024 * 1024
+
+#: These change what the API does, or when it responds, not the response.
+_NORMAL: Final = (Latency, Status, Stuck, Fail, RevokeKey, ChangePrices)
 
 _SHUTDOWN = 0.2
 _TURNS = 3
@@ -62,6 +75,7 @@ class _Connection(web.RequestHandler):
             # The API sees the bytes as sent: no silent un-gzipping, no bombs.
             auto_decompress=False,
             keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=LINGERING_TIME,
         )
         self._frontend = frontend
         self._lost = asyncio.Event()
@@ -151,7 +165,7 @@ class Frontend:
     ) -> web.StreamResponse:
         if isinstance(action, Latency):
             await cast("_Connection", request.protocol).hold(action.seconds)
-        if isinstance(action, Latency | Status):
+        if isinstance(action, _NORMAL):
             return to_response(response)
         return BrokenResponse(action, response)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 from typing import TYPE_CHECKING, Any, Final
@@ -11,11 +12,12 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from aifaceswap.emulator._server.broken_responses import skew_swaps
+from aifaceswap.emulator._actions import BadSignature, ClockSkew, Duplicate, OddFields
+from aifaceswap.emulator._server.receivers import LocalReceiver, WebhookPost
+from aifaceswap.emulator._service.alterations import change_fields, skew_swaps
 from aifaceswap.emulator._service.api import encode
 from aifaceswap.emulator._service.delivery_queue import SIGNATURE_HEADER, DeliveryAttempt, sign
 from aifaceswap.emulator._times import TICK
-from aifaceswap.emulator.faults import BadSignature, ClockSkew, Duplicate
 
 if TYPE_CHECKING:
     from aifaceswap.emulator._server.server import Frontend
@@ -104,9 +106,12 @@ class WebhookSender:
             now = self.frontend.clock.now()
             delivery.body = delivery.body or make_body(api, delivery, now)
             headers, body = _prepare(delivery, action, now)
-            status, error = await _post(session, delivery.url or "", headers, body)
+            post = functools.partial(
+                _post, session, api.queue.deliver_to, delivery.url or "", headers, body
+            )
+            status, error = await post()
             if isinstance(action, Duplicate):
-                await _post(session, delivery.url or "", headers, body)
+                await post()
         attempt = DeliveryAttempt(now, headers, status, error, action)
         with api.lock:
             api.queue.finish_attempt(delivery, attempt, self.frontend.clock.now())
@@ -136,6 +141,8 @@ def _prepare(
         case ClockSkew(seconds):
             now += seconds
             body = encode(skew_swaps(json.loads(body), seconds))
+        case OddFields():
+            body = encode(change_fields(action, json.loads(body)))
         case _:
             pass
     signature = sign(key, body, int(now))
@@ -143,14 +150,30 @@ def _prepare(
 
 
 async def _post(
-    session: aiohttp.ClientSession, url: str, headers: tuple[tuple[str, str], ...], body: bytes
+    session: aiohttp.ClientSession,
+    receiver: object,
+    url: str,
+    headers: tuple[tuple[str, str], ...],
+    body: bytes,
 ) -> tuple[int | None, str | None]:
+    if isinstance(receiver, LocalReceiver):
+        return await _hand_over(receiver, WebhookPost(url, dict(headers), body))
     try:
         async with session.post(
             URL(url, encoded=url.isascii()), data=body, headers=headers, allow_redirects=False
         ) as response:
             return response.status, None
     except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as failure:
+        return None, f"{type(failure).__name__}: {failure}"
+
+
+async def _hand_over(
+    receiver: LocalReceiver, delivery: WebhookPost
+) -> tuple[int | None, str | None]:
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            return await receiver.post(delivery), None
+    except Exception as failure:
         return None, f"{type(failure).__name__}: {failure}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from aifaceswap.emulator._actions import CODES, Reset, Status
+from aifaceswap.emulator._actions import CODES, ChangePrices, RevokeKey, Status
 from aifaceswap.emulator._service import description, ids
 from aifaceswap.emulator._service.errors import (
     Problem,
@@ -22,6 +22,7 @@ from aifaceswap.emulator._service.errors import (
 from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
 from aifaceswap.emulator._service.meter import Meter
 from aifaceswap.emulator._service.results import PREFIX as LINKS
+from aifaceswap.emulator._service.scenarios import life_of
 from aifaceswap.emulator._service.schema import read_json, read_limit, read_query, read_swap
 from aifaceswap.emulator._times import iso
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from aifaceswap.emulator._service.delivery_queue import DeliveryQueue
     from aifaceswap.emulator._service.fault_injector import FaultInjector
     from aifaceswap.emulator._service.records import Entry
-    from aifaceswap.emulator._service.results import ResultLinks
+    from aifaceswap.emulator._service.results import ResultStore
     from aifaceswap.emulator._service.state import KeyAccount, ServiceState, StoredSwap
     from aifaceswap.emulator.faults import RequestAction
 
@@ -49,8 +50,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _JSON = ("Content-Type", "application/json")
 _NOT_JSON = Problem(415, "unsupported_media_type", "Content-Type must be application/json.")
 _NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1.")
-_NOTHING = ServerResponse(0, (), b"")
-_UNDONE = Reset(commit=False)
+_TOO_MANY = 429
 _ENCODED = Problem(415, "unsupported_media_type", "Content-Encoding is not supported.")
 
 
@@ -59,7 +59,7 @@ class Api:
     """Answers requests; keeps the latest for inspection."""
 
     state: ServiceState
-    results: ResultLinks
+    results: ResultStore
     queue: DeliveryQueue
     faults: FaultInjector
     lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
@@ -79,8 +79,7 @@ class Api:
         with self.lock:
             request_id = ids.make_id(self.state.seed, "req", self.served)
             self.served += 1
-            undone = request.fault is not None and request.fault == _UNDONE
-            response = _NOTHING if undone else self._dispatch(request, now, request_id)
+            response = self._dispatch(request, now, request_id)
             self.log.append((now, request, response.status, response.code, request_id))
         return response
 
@@ -90,18 +89,24 @@ class Api:
             return self.faults.strike_request(method, path.removeprefix(PREFIX))
 
     def _dispatch(self, request: ServerRequest, now: float, request_id: str) -> ServerResponse:
-        account = None
+        account, fault = None, request.fault
+        if not getattr(fault, "commit", True) and not isinstance(fault, Status):
+            return ServerResponse(0, (("x-request-id", request_id),), b"")
         try:
-            if isinstance(request.fault, Status):
+            if isinstance(fault, Status) and not fault.commit:
                 account = self.state.find_account(request.headers.get("Authorization"))
-                _refuse(request.fault)
+                _refuse(fault)
             if request.path.startswith(LINKS):
                 return self.results.respond(request, now)
             if request.path == description.PATH:
                 return description.respond(request, PREFIX)
             account = self._authenticate(request)
             account.meter.admit(now)
+            if isinstance(fault, ChangePrices):
+                self.state.prices = {**self.state.prices, **_prices_of(fault)}
             status, value = self._route(request)(account, request, now)
+            if isinstance(fault, Status):
+                _refuse(fault)
             headers: tuple[tuple[str, str], ...] = ()
             code = None
         except Refused as refused:
@@ -116,7 +121,11 @@ class Api:
             raise Refused(request.flaw or _NOT_HTTP)
         if not request.path.startswith(PREFIX + "/"):
             raise not_found()
-        return self.state.authenticate(request.headers.get("Authorization"))
+        account = self.state.authenticate(request.headers.get("Authorization"))
+        if isinstance(request.fault, RevokeKey):
+            account.live = False
+            return self.state.authenticate(request.headers.get("Authorization"))
+        return account
 
     def _limit_headers(self, account: KeyAccount | None, now: float) -> tuple[tuple[str, str], ...]:
         meter = account.meter if account else Meter(self.state.limits)
@@ -142,7 +151,7 @@ class Api:
         self.state.settle(now)
         meter, total = account.meter, tidy(self.state.credits)
         return 200, {
-            "user_id": f"usr_{ids.digest(self.state.seed, 'user').hex()}",
+            "user_id": ids.user_id(self.state.seed),
             "email_verified": True,
             "subscription_tier": "free",
             "credits": {"permanent": total, "monthly": 0, "subscription": 0, "total": total},
@@ -156,20 +165,22 @@ class Api:
     def _list(self, account: KeyAccount, request: ServerRequest, now: float) -> Reply:
         query = read_query(request.query, "limit", "cursor")
         origin = self.results.find_origin(request)
-        page, following = self.state.page(account, read_limit(query), query.get("cursor"))
+        page, following = self.state.page(account, read_limit(query), query.get("cursor"), now)
         return 200, {
-            "data": [self.view(swap, now, origin) for swap in page],
+            "data": [self.view(swap, now, origin, lag=self.state.lag.list) for swap in page],
             "next_cursor": following,
         }
 
     def _get(self, account: KeyAccount, request: ServerRequest, now: float) -> Reply:
-        swap = self.state.get(account, request.path.rpartition("/")[2])
-        return 200, self.view(swap, now, self.results.find_origin(request))
+        swap = self.state.get(account, request.path.rpartition("/")[2], now)
+        origin = self.results.find_origin(request)
+        return 200, self.view(swap, now, origin, lag=self.state.lag.get)
 
     def _create(self, account: KeyAccount, request: ServerRequest, now: float) -> Reply:
         _check_json(request)
         params, key = read_swap(read_json(request.body)), _read_key(request)
-        swap, new = self.state.create(account, params, key, now)
+        life = life_of(request.fault)
+        swap, new = self.state.create(account, params, key, now, life)
         if not new:
             return 200, self.view(swap, now, self.results.find_origin(request))
         if params.webhook_url is not None:
@@ -178,16 +189,23 @@ class Api:
         return 201, self.view(swap, now, fresh=True)
 
     def view(
-        self, swap: StoredSwap, now: float, origin: str | None = None, *, fresh: bool = False
+        self,
+        swap: StoredSwap,
+        now: float,
+        origin: str | None = None,
+        *,
+        fresh: bool = False,
+        lag: float = 0.0,
     ) -> dict[str, object]:
-        """The swap object of the API at `now`; a fresh one is queued, however quick it is."""
-        status = "queued" if fresh else swap.status(now)
+        """Return the swap object as it was `lag` seconds before `now`; a fresh one is queued."""
+        seen = max(swap.created, now - lag)
+        status = "queued" if fresh else swap.status(seen)
         value: dict[str, object] = {
             "id": swap.id,
             "type": swap.params.type,
             "status": status,
-            "credit_cost": swap.cost,
-            "progress": 0 if fresh else swap.progress(now),
+            "credit_cost": tidy(swap.cost),
+            "progress": 0 if fresh else swap.progress(seen),
             "created_at": iso(swap.created),
             "result_url": self.results.link(swap, now, origin) if status == "done" else None,
             "error": swap.life.error if status == "failed" else None,
@@ -201,11 +219,20 @@ class Api:
 
 def _refuse(action: Status) -> NoReturn:
     code = action.code or CODES.get(action.status, "error")
-    wait = action.retry_after
-    headers = (
-        () if wait is None else (("Retry-After", wait if isinstance(wait, str) else f"{wait:g}"),)
-    )
-    raise Refused(Problem(action.status, code, action.message, headers))
+    wait = 1 if action.retry_after is None and action.status == _TOO_MANY else action.retry_after
+    raise Refused(Problem(action.status, code, action.message, retry_header(wait)))
+
+
+def retry_header(wait: float | str | None) -> tuple[tuple[str, str], ...]:
+    """Return the `Retry-After` header of a fault, if it has one."""
+    if wait is None:
+        return ()
+    return (("Retry-After", wait if isinstance(wait, str) else f"{wait:g}"),)
+
+
+def _prices_of(action: ChangePrices) -> dict[str, float]:
+    prices = {"image": action.image, "gif": action.gif}
+    return {kind: price for kind, price in prices.items() if price is not None}
 
 
 def describe(problem: Problem, request_id: str) -> dict[str, object]:

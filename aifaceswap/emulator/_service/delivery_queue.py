@@ -127,7 +127,7 @@ class DeliveryQueue:
     """Deliveries, ordered by when they are due."""
 
     seed: int
-    deliver_to: str | None
+    deliver_to: object
     faults: FaultInjector
     deliveries: deque[Delivery] = attrs.field(init=False, factory=lambda: deque(maxlen=KEPT))
     on_change: Callable[[], None] = attrs.field(init=False, default=lambda: None)
@@ -145,8 +145,8 @@ class DeliveryQueue:
             self._push(swap.finish, swap)
 
     def _redirect(self, webhook_url: str) -> str | None:
-        if self.deliver_to is None:
-            return None
+        if not isinstance(self.deliver_to, str):
+            return None if self.deliver_to is None else webhook_url
         _, _, path, query, _ = urlsplit(webhook_url)
         return self.deliver_to.rstrip("/") + (path or "/") + (f"?{query}" if query else "")
 

@@ -20,3 +20,8 @@ def make_id(seed: int, prefix: str, number: int) -> str:
 def fraction(seed: int, purpose: str, number: int) -> float:
     """A number from 0 up to, not including, 1."""
     return int.from_bytes(digest(seed, purpose, number, 6), "big") / 2**48
+
+
+def user_id(seed: int) -> str:
+    """Return the id of the user to whom all keys belong."""
+    return f"usr_{digest(seed, 'user').hex()}"

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Final
+
 import attrs
 
+from aifaceswap.emulator._actions import Fail, Stuck
 from aifaceswap.emulator._service import meter
 from aifaceswap.emulator._service.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aifaceswap.emulator._actions import RequestAction
 
 
 @attrs.frozen
 class Life:
-    """How a swap goes.
+    """How a swap proceeds.
 
     Attributes:
         pace: Its duration, as a multiple of the emulator's.
-        ends: Whether it ever ends.
-        fails: Whether it ends failed.
-        error: What a failed swap's `error` says.
-        late_status: The status in its last third, where it is not `processing`.
-        extra: More fields of the swap object.
+        ends: Whether it ever finishes.
+        fails: Whether it finishes as failed.
+        error: The `error` of a failed swap.
+        late_status: The status in its last third.
+        stops_at: The part of its duration at which it stops, from 0 to 1.
+        extra: Additional fields of the swap object.
     """
 
     pace: float = 1.0
     ends: bool = True
     fails: bool = False
-    error: dict[str, str] | str | None = None
+    error: Mapping[str, Any] | str | None = None
     late_status: str = "processing"
+    stops_at: float = 1.0
     extra: dict[str, object] | None = None
+
+
+#: Where a swap that is stuck stops, by its status: within that of `StoredSwap.status()`.
+_STOPS: Final = {"queued": 0.05, "preparing": 0.2, "processing": 0.6}
+
+
+def life_of(action: RequestAction | None) -> Life | None:
+    """Return the life that a fault gives to the swap it creates; None: no fault does."""
+    match action:
+        case Stuck(status):
+            return Life(ends=False, stops_at=_STOPS[status])
+        case Fail(error):
+            return Life(fails=True, error=error)
+        case _:
+            return None
 
 
 ORDINARY = Life()

@@ -1,8 +1,9 @@
-"""The service's state: accounts, swaps, credits, idempotency keys. No IO, and time is given."""
+"""The service's state: keys, swaps, credits, idempotency. No IO, and the time is an argument."""
 
 from __future__ import annotations
 
 import base64
+import bisect
 import heapq
 import math
 from typing import TYPE_CHECKING
@@ -16,23 +17,30 @@ from aifaceswap.emulator._service.schema import are_same
 from aifaceswap.emulator._times import TICK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aifaceswap.emulator._service.schema import SwapParams
     from aifaceswap.emulator.limits import Limits
+    from aifaceswap.emulator.settings import Idempotency, Lag
 
-COSTS = {"image": 1, "gif": 2}
-
-#: Where, as a part of its duration, a swap leaves `queued`, `preparing` and the first `processing`.
+#: The part of its duration after which a swap leaves `queued`, `preparing` and `processing`.
 _PREPARING, _PROCESSING, _LATE = 0.1, 0.25, 2 / 3
 
 #: The progress at which a failing swap stops.
 _FAILS_AT = 80
 
-_CONFLICT = Problem(409, "idempotency_conflict", "This Idempotency-Key was used with another body.")
+#: `Retry-After` in seconds when no slot will become free.
+_LONGEST_WAIT = 60.0
+
+_CONFLICT = "This Idempotency-Key was used with another body."
+_IN_PROGRESS = Problem(
+    409,
+    "idempotency_in_progress",
+    "The first request with this Idempotency-Key is still in progress.",
+)
 _NO_CREDITS = Problem(402, "insufficient_credits", "Not enough credits for this swap.")
 _UNAUTHORIZED = Problem(401, "unauthorized", "The header 'Authorization: Bearer <key>' is missing.")
-_INVALID_KEY = Problem(401, "invalid_api_key", "This API key is not a live one.")
+_INVALID_KEY = Problem(401, "invalid_api_key", "Invalid or revoked API key.")
 
 
 @attrs.define(eq=False)
@@ -40,7 +48,7 @@ class StoredSwap:
     """One swap: its state at any moment follows from its times.
 
     Attributes:
-        origin: By what origin its creator reached the emulator; None: nobody asks.
+        origin: The origin at which its creator reached the emulator; None: nobody needs it.
     """
 
     id: str
@@ -49,18 +57,18 @@ class StoredSwap:
     params: SwapParams
     key: str | None
     life: scenarios.Life
-    cost: int
+    cost: float
     created: float
     duration: float
     origin: str | None = None
 
     @property
     def finish(self) -> float:
-        """When it ends, in unix seconds; infinity where it never does."""
+        """When it finishes, in unix seconds; infinity if it never does."""
         return self.created + self.duration if self.life.ends else math.inf
 
     def status(self, now: float) -> str:
-        """`queued`, one of the states in between, `done` or `failed`."""
+        """Return `queued`, an intermediate status, `done` or `failed`."""
         if self.finish <= now + TICK:
             return "failed" if self.life.fails else "done"
         elapsed = self._elapsed(now)
@@ -71,21 +79,23 @@ class StoredSwap:
         return self.life.late_status if elapsed >= _LATE else "processing"
 
     def progress(self, now: float) -> int:
-        """0 to 100; 100 only when it is done."""
+        """Return 0 to 100; 100 only when it is done."""
         if self.finish <= now + TICK:
             return _FAILS_AT if self.life.fails else 100
         return min(_FAILS_AT if self.life.fails else 99, int(self._elapsed(now) * 100))
 
     def _elapsed(self, now: float) -> float:
-        return min(1.0, (now - self.created) / self.duration) if self.duration else 1.0
+        passed = (now - self.created) / self.duration if self.duration else 1.0
+        return min(self.life.stops_at, passed)
 
 
 @attrs.frozen(eq=False)
-class Remembered:
-    """A refusal that its idempotency key repeats."""
+class Refusal:
+    """An error that is repeated for its idempotency key."""
 
     params: SwapParams
     problem: Problem
+    created: float
 
 
 @attrs.define(eq=False)
@@ -96,8 +106,8 @@ class KeyAccount:
     meter: Meter
     live: bool = True
     swaps: list[StoredSwap] = attrs.field(factory=list[StoredSwap], init=False, repr=False)
-    replies: dict[str, StoredSwap | Remembered] = attrs.field(
-        factory=dict[str, "StoredSwap | Remembered"], init=False, repr=False
+    replies: dict[str, StoredSwap | Refusal] = attrs.field(
+        factory=dict[str, "StoredSwap | Refusal"], init=False, repr=False
     )
     unfinished: list[tuple[float, int, StoredSwap]] = attrs.field(
         factory=list[tuple[float, int, StoredSwap]], init=False, repr=False
@@ -106,34 +116,43 @@ class KeyAccount:
 
 @attrs.define(eq=False)
 class ServiceState:
-    """Everything the service knows."""
+    """Everything the service knows, and the settings of how it behaves."""
 
     seed: int
     limits: Limits
     duration: float
     spread: float
     credits: float
+    prices: Mapping[str, float]
+    idempotency: Idempotency
+    lag: Lag
     accounts: dict[str, KeyAccount] = attrs.field(factory=dict[str, KeyAccount], init=False)
     swaps: list[StoredSwap] = attrs.field(factory=list[StoredSwap], init=False)
     _by_id: dict[str, StoredSwap] = attrs.field(factory=dict[str, StoredSwap], init=False)
 
     def add_account(self, api_key: str, own: Limits | None = None) -> None:
-        """Make `api_key` a live key, with limits of its own where they are given."""
+        """Make a key valid; one that was revoked keeps its list and its counters."""
         account = self.accounts.setdefault(api_key, KeyAccount(api_key, Meter(self.limits)))
         account.live = True
         if own is not None:
             account.meter.limits = own
 
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits of every key that has no limits of its own."""
+        for account in self.accounts.values():
+            if account.meter.limits is self.limits:
+                account.meter.limits = limits
+        self.limits = limits
+
     def find_account(self, header: str | None) -> KeyAccount | None:
-        """The account that the Authorization header names, if it names one."""
-        return self.accounts.get((header or "").partition(" ")[2].strip())
+        """Return the account of an Authorization header, if there is one."""
+        try:
+            return self.authenticate(header)
+        except Refused:
+            return None
 
     def authenticate(self, header: str | None) -> KeyAccount:
-        """The account that the Authorization header names.
-
-        Raises:
-            Refused: It is missing, malformed, or names no live key.
-        """
+        """Return the account of an Authorization header, or raise `Refused`."""
         scheme, _, key = (header or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key or " " in key:
@@ -153,43 +172,64 @@ class ServiceState:
                     self.credits += swap.cost
 
     def create(
-        self, account: KeyAccount, params: SwapParams, key: str | None, now: float
+        self,
+        account: KeyAccount,
+        params: SwapParams,
+        key: str | None,
+        now: float,
+        life: scenarios.Life | None = None,
     ) -> tuple[StoredSwap, bool]:
-        """Create a swap, or find the one that its idempotency key created.
-
-        Returns:
-            The swap, and whether it is new.
-
-        Raises:
-            Refused: A conflict, a magic input, no credits, or no free slot.
-        """
-        if key is not None and (earlier := account.replies.get(key)) is not None:
-            return _replay(earlier, params), False
+        """Create a swap (True), or find that of the idempotency key; may raise `Refused`."""
+        if key is not None and (earlier := self._find_earlier(account, key, now)) is not None:
+            return self._replay(earlier, params, now), False
         self.settle(now)
         try:
             self._check(account, params, now)
         except Refused as refused:
             if key is not None and refused.problem.code == _NO_CREDITS.code:
-                account.replies[key] = Remembered(params, refused.problem)
+                account.replies[key] = Refusal(params, refused.problem, now)
             raise
-        return self._add(account, params, key, now), True
+        return self._add(account, params, key, now, life), True
+
+    def _find_earlier(
+        self, account: KeyAccount, key: str, now: float
+    ) -> StoredSwap | Refusal | None:
+        earlier, ttl = account.replies.get(key), self.idempotency.forget_after
+        if earlier is not None and ttl is not None and earlier.created + ttl <= now + TICK:
+            return None
+        return earlier
+
+    def _replay(self, earlier: StoredSwap | Refusal, params: SwapParams, now: float) -> StoredSwap:
+        if not are_same(earlier.params, params):
+            status = self.idempotency.reuse_status
+            raise Refused(Problem(status, "idempotency_conflict", _CONFLICT))
+        if now + TICK < earlier.created + self.idempotency.in_progress:
+            raise Refused(_IN_PROGRESS)
+        if isinstance(earlier, Refusal):
+            raise Refused(earlier.problem)
+        return earlier
 
     def _check(self, account: KeyAccount, params: SwapParams, now: float) -> None:
         problem = scenarios.find_problem((params.source_url, params.target_url), now)
         if problem is not None:
             raise Refused(problem)
-        if self.credits < COSTS[params.type]:
+        if self.credits < self.prices[params.type]:
             raise Refused(_NO_CREDITS)
         concurrent = account.meter.limits.concurrent
         if concurrent is not None and len(account.unfinished) >= concurrent:
             wait = account.unfinished[0][0] - now
-            raise Refused(rate_limited_concurrent(min(wait, 60.0)))
+            raise Refused(rate_limited_concurrent(min(wait, _LONGEST_WAIT)))
 
     def _add(
-        self, account: KeyAccount, params: SwapParams, key: str | None, now: float
+        self,
+        account: KeyAccount,
+        params: SwapParams,
+        key: str | None,
+        now: float,
+        life: scenarios.Life | None,
     ) -> StoredSwap:
-        number, cost = len(self.swaps), COSTS[params.type]
-        life = scenarios.find_life((params.source_url, params.target_url))
+        number, cost = len(self.swaps), self.prices[params.type]
+        life = life or scenarios.find_life((params.source_url, params.target_url))
         swap = StoredSwap(
             id=ids.make_id(self.seed, "tsk", number),
             number=number,
@@ -216,29 +256,27 @@ class ServiceState:
         return self.duration + self.spread * (2 * ids.fraction(self.seed, "spread", number) - 1)
 
     def find(self, swap_id: str) -> StoredSwap | None:
-        """The swap with this id, whoever owns it."""
+        """Return the swap with this id, whoever owns it."""
         return self._by_id.get(swap_id)
 
-    def get(self, account: KeyAccount, swap_id: str) -> StoredSwap:
-        """One swap of the account.
-
-        Raises:
-            Refused: There is none; another key's swap responses like a missing one.
-        """
+    def get(self, account: KeyAccount, swap_id: str, now: float) -> StoredSwap:
+        """Return one swap of the account, or raise `Refused`; other keys' swaps do not exist."""
         swap = self._by_id.get(swap_id)
-        if swap is None or swap.owner is not account:
-            raise not_found("There is no swap with this id.")
+        if swap is None or swap.owner is not account or swap.created > now - self.lag.get + TICK:
+            raise not_found("No swap with this id.")
         return swap
 
     def page(
-        self, account: KeyAccount, limit: int, cursor: str | None
+        self, account: KeyAccount, limit: int, cursor: str | None, now: float
     ) -> tuple[list[StoredSwap], str | None]:
-        """Swaps of the account, newest first, and the cursor of the next page.
-
-        Raises:
-            Refused: The cursor is none of ours.
-        """
-        end = len(account.swaps) if cursor is None else self._read_cursor(account, cursor)
+        """Return swaps of the account, newest first, and the cursor of the next page."""
+        if cursor is not None:
+            end = self._read_cursor(account, cursor)
+        elif self.lag.list:
+            visible = now - self.lag.list + TICK
+            end = bisect.bisect(account.swaps, visible, key=lambda swap: swap.created)
+        else:
+            end = len(account.swaps)
         start = max(0, end - limit)
         page: Sequence[StoredSwap] = account.swaps[start:end]
         return list(reversed(page)), self._make_cursor(account, start) if start else None
@@ -250,7 +288,7 @@ class ServiceState:
     def _read_cursor(self, account: KeyAccount, cursor: str) -> int:
         end = _decode_cursor(cursor)
         if not 0 < end <= len(account.swaps) or self._make_cursor(account, end) != cursor:
-            raise invalid("cursor: is not a next_cursor of this list.")
+            raise invalid("cursor: must be a next_cursor of this list.")
         return end
 
 
@@ -260,11 +298,3 @@ def _decode_cursor(cursor: str) -> int:
         return int(text.partition(b".")[0][:12])
     except ValueError:
         return 0
-
-
-def _replay(earlier: StoredSwap | Remembered, params: SwapParams) -> StoredSwap:
-    if not are_same(earlier.params, params):
-        raise Refused(_CONFLICT)
-    if isinstance(earlier, Remembered):
-        raise Refused(earlier.problem)
-    return earlier

@@ -121,21 +121,21 @@ async def test_a_sleeper_of_a_closed_loop_is_forgotten() -> None:
         (
             lambda: VirtualClock().advance(-1),
             ValueError,
-            "seconds must be at least 0 and at most 1e12, not -1",
+            "seconds must be at least 0 and at most 1e12; got -1",
         ),
         (lambda: VirtualClock().advance(float("nan")), ValueError, "seconds must be a finite"),
         (
             lambda: VirtualClock().advance(cast("float", "1")),
             TypeError,
-            "seconds must be a number, not '1'",
+            "seconds must be a number; got '1'",
         ),
         (lambda: VirtualClock(start=float("inf")), ValueError, "start must be a finite number"),
         (
             lambda: RealClock(speed=0),
             ValueError,
-            "speed must be greater than 0 and at most 1e.06, not 0",
+            "speed must be greater than 0 and at most 1e.06; got 0",
         ),
-        (lambda: RealClock(speed=True), TypeError, "speed must be a number, not True"),
+        (lambda: RealClock(speed=True), TypeError, "speed must be a number; got True"),
     ],
 )
 def test_impossible_times_are_refused(

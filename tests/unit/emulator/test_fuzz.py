@@ -96,7 +96,7 @@ PATHS = [
     b"/_emulator/credits", b"/_emulator/deliveries", b"/_emulator/deliveries/x/redeliver",
     b"/_emulator/faults", b"/_emulator/faults/0", b"/_emulator/keys", b"/_emulator/keys/x",
     b"/_emulator/requests?limit=2", b"/_emulator/reset", b"/_emulator/settle",
-    b"/_emulator/state", b"/_emulator/swaps", b"/_emulator/swaps/x/picture",
+    b"/_emulator/settings", b"/_emulator/swaps", b"/_emulator/swaps/x/image",
 ]  # fmt: skip
 METHODS = [b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"]
 HEADERS = [

@@ -81,7 +81,7 @@ async def test_impossible_settings_leave_everything_as_it_was() -> None:
     async with Emulator(clock=VirtualClock(), spread=2) as emulator:
         await create(emulator)
         for settings, message in (
-            ({"credits": -1}, "credits must be at least 0, not -1"),
+            ({"credits": -1}, "credits must be at least 0; got -1"),
             ({"limits": 7}, "limits must be a Limits"),
             ({"faults": [7]}, r"faults\[0\] must be a Fault"),
             ({"duration": 1}, "spread must be at most duration"),
