@@ -44,6 +44,9 @@ T = TypeVar("T")
 
 _READ = CallOptions(timeout=ATTEMPT_TIMEOUT, deadline=600.0, max_retries=8)
 _LIST = CallOptions(timeout=10.0, deadline=30.0, max_retries=1)
+# Seconds between two waits for a swap whose polls fail, and until that is the row's outcome.
+_POLL_PAUSE = 5.0
+_POLL_TROUBLE = 60.0
 # After so many seconds an unfinished swap may have been forgotten by the service's workers.
 _DOUBT_AFTER = 900.0
 # What is lost once is sent again at once; longer troubles are the circuit breaker's.
@@ -268,7 +271,7 @@ class RowWorker:
         """Wait for the row's swap, and give its slot back when it has finished."""
         swap = row.swap
         if swap is None or not swap.is_finished:
-            swap = row.swap = await self.wait(swap or row.entry.swap_id or "")
+            swap = row.swap = await self._wait_out_troubles(row)
         self._breaker.progressed()
         if row.slot is not None:
             row.slot.release()
@@ -277,6 +280,22 @@ class RowWorker:
         if swap.has_failed:
             raise SwapFailedError.of(swap)
         row.update(state=State.AWAITING_DOWNLOAD, swap_json=swap_json(swap))
+
+    async def _wait_out_troubles(self, row: Row) -> Swap:
+        """Wait for a row's swap; a poll that failed proves nothing, and is repeated for a while."""
+        since = math.inf
+        while True:
+            began = self._clock()
+            try:
+                return await self.wait(row.swap or row.entry.swap_id or "")
+            except WaitTimeoutError:
+                raise
+            except AIFaceSwapError:
+                failed = self._clock()
+                since = min(since, failed) if failed - began < _POLL_TROUBLE else failed
+                if failed - since >= _POLL_TROUBLE:
+                    raise
+            await asyncio.sleep(_POLL_PAUSE)
 
     # --- the result ---
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from aifaceswap._api.requests import new_idempotency_key, swap_body
 from aifaceswap.bulk._journal import Journal, JournalEntry, State
+from aifaceswap.bulk._verdicts import is_about_content
 from aifaceswap.errors import InvalidRequestError, JournalError
 from aifaceswap.models import SwapRequest
 
@@ -40,13 +41,14 @@ class Rows:
     Attributes:
         requests: The input, read as it is needed.
         journal: The journal, if there is one.
-        retry_failed: Whether rows that failed are done again.
+        retry_failed: Whether rows that failed are done again; ``"all"``: also those that would
+            fail again for their content.
         with_pictures: Whether a row without its picture is not done yet.
     """
 
     requests: Requests
     journal: Journal | None
-    retry_failed: bool
+    retry_failed: bool | Literal["all"]
     with_pictures: bool
 
     async def read(self) -> AsyncGenerator[JournalEntry | InvalidRow]:
@@ -89,13 +91,17 @@ class Rows:
                 yield entry
             after = entries[-1].row
 
+    def _is_retried(self, entry: JournalEntry) -> bool:
+        if entry.state != State.FAILED or not self.retry_failed:
+            return False
+        return self.retry_failed == "all" or not is_about_content(entry.error)
+
     def _resumed(self, entry: JournalEntry, body: bytes) -> JournalEntry:
         if entry.body != body:
             raise _changed(entry.row)
         if entry.state not in _STATES:
             raise JournalError(f"row {entry.row} of the journal is damaged: state {entry.state}")
-        failed_before = entry.state == State.FAILED and self.retry_failed
-        if entry.state == State.NO_CREDITS or failed_before:
+        if entry.state == State.NO_CREDITS or self._is_retried(entry):
             key = new_idempotency_key()
             return JournalEntry(row=entry.row, state=State.NEW, key=key, body=body)
         if entry.state == State.DONE and self.with_pictures and entry.path is None:

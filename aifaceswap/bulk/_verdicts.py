@@ -6,8 +6,9 @@ earlier attempt may have created the swap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
+from typing import cast
 
 from aifaceswap._api.responses import DOCUMENTED_CODES
 from aifaceswap.errors import (
@@ -19,6 +20,7 @@ from aifaceswap.errors import (
     ConcurrencyLimitError,
     InsufficientCreditsError,
     RateLimitError,
+    SwapFailedError,
 )
 
 _FOR_CONTENT = frozenset(
@@ -89,12 +91,20 @@ def may_have_created(error: AIFaceSwapError) -> bool:
         return error.sent
     if isinstance(error, APIStatusError) and error.attempts == 0:
         return False  # the client's own rate limiter: nothing was sent
-    return any(map(_leaves_open, _attempts(error)))
+    attempts = list(_attempts(error))
+    # Of an attempt that is not chained nothing is known.
+    is_told = getattr(error, "attempts", 1) <= len(attempts)
+    return not is_told or any(map(_leaves_open, attempts))
 
 
-def is_about_content(code: str | None) -> bool:
-    """Whether the same row would be rejected for the same reason again."""
-    return code in _FOR_CONTENT
+def is_about_content(error: AIFaceSwapError | None) -> bool:
+    """Whether the same row would fail for the same reason again."""
+    if isinstance(error, SwapFailedError):
+        reason: object = error.swap.error if hasattr(error, "swap") else None
+        if isinstance(reason, Mapping):
+            reason = cast("Mapping[str, object]", reason).get("code")
+        return isinstance(reason, str) and reason in _FOR_CONTENT
+    return isinstance(error, APIStatusError) and error.code in _FOR_CONTENT
 
 
 def _leaves_open(error: BaseException) -> bool:
@@ -102,7 +112,8 @@ def _leaves_open(error: BaseException) -> bool:
     if isinstance(error, APIConnectionError):
         return error.sent
     if isinstance(error, APIStatusError):
-        return error.code not in DOCUMENTED_CODES
+        has_proof = error.code in DOCUMENTED_CODES and error.status in (*range(400, 500), 503)
+        return not has_proof
     return True
 
 
