@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -115,3 +120,169 @@ def test_a_child_that_exits_leaves_the_parents_thread_alone() -> None:
         [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of resources are POSIX")
+def test_a_loop_that_cannot_start_raises_at_once() -> None:
+    """Without a free file descriptor there is no loop; with one the next call works."""
+    import resource
+
+    def call_without_descriptors() -> None:
+        thread = LoopThread()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        with pytest.raises(APIConnectionError, match=r"cannot start: .*Too many open") as caught:
+            thread.run(answer)
+        assert not caught.value.sent
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert thread.run(answer) == 42
+
+    assert in_child(call_without_descriptors) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="interval timers are POSIX")
+def test_a_signal_handler_may_stop_the_loop_at_any_moment() -> None:
+    """Also while the interrupted call is starting it: the call ends, and the next one works."""
+    thread = LoopThread()
+    before = signal.signal(signal.SIGVTALRM, lambda *_: thread.stop())
+    try:
+        for step in range(1, 40):
+            signal.setitimer(signal.ITIMER_VIRTUAL, step * 5e-5)
+            with suppress(APIConnectionError):
+                thread.run(asyncio.sleep, 0.005)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            assert thread.run(answer) == 42
+            thread.stop()
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def test_an_interrupted_start_leaves_nothing_behind() -> None:
+    """After a Ctrl-C at any moment the next call works, with one thread."""
+    thread = LoopThread()
+    before = signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+    try:
+        for step in range(1, 40):
+            with suppress(KeyboardInterrupt):
+                try:
+                    signal.setitimer(signal.ITIMER_VIRTUAL, step * 5e-5)
+                    thread.run(asyncio.sleep, 0.005)
+                finally:
+                    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            assert thread.run(answer) == 42
+            thread.stop()
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    assert not [one for one in threading.enumerate() if one.name == "aifaceswap"]
+
+
+def test_a_garbage_collection_in_the_loops_own_thread() -> None:
+    """It ends the thread of a client that nobody holds."""
+    thread = LoopThread()
+
+    async def own_thread() -> threading.Thread:
+        return threading.current_thread()
+
+    loop_thread = thread.run(own_thread)
+    loop = thread.run(running_loop)
+    vars(thread)["itself"] = thread
+    gc.disable()
+    try:
+        del thread
+        loop.call_soon_threadsafe(gc.collect)
+        loop_thread.join(5)
+    finally:
+        gc.enable()
+    assert not loop_thread.is_alive()
+
+
+async def running_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+async def leave() -> None:
+    raise SystemExit(3)
+
+
+def test_a_system_exit_ends_its_own_call_alone() -> None:
+    """Calls of other threads go on, in the same loop."""
+    thread = LoopThread()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(lambda: thread.run(asyncio.sleep, 0.05, 42))
+        with pytest.raises(SystemExit):
+            thread.run(leave)
+        assert other.result() == 42
+    thread.stop()
+
+
+def test_a_loop_that_ends_by_itself_ends_its_calls() -> None:
+    """Nobody waits for a loop that a callback has ended; the next call starts another."""
+    thread = LoopThread()
+    loop = thread.run(running_loop)
+
+    async def wait() -> None:
+        loop.call_later(0.01, sys.exit, 3)
+        await asyncio.sleep(30)
+
+    with pytest.raises(APIConnectionError, match=r"closed during|ended during"):
+        thread.run(wait)
+    assert thread.run(answer) == 42
+    thread.stop()
+
+
+def test_frozen_time_does_not_stop_the_loop() -> None:
+    """Timers of the loop run on while a test freezes the clock."""
+    freezegun = pytest.importorskip("freezegun")
+    thread = LoopThread()
+    with freezegun.freeze_time("2030-01-01"):
+        thread.run(asyncio.sleep, 0.001)
+    thread.stop()
+
+
+def printed(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+PREPARED = """
+import atexit
+from aifaceswap._portal import LoopThread
+async def answer():
+    return 42
+def call():
+    try:
+        print(thread.run(answer))
+    except Exception as error:
+        print(type(error).__name__, error)
+thread = LoopThread()
+atexit.register(call)
+"""
+
+
+def test_an_exit_handler_that_is_older_than_the_first_call() -> None:
+    """The loop still runs when it is called."""
+    assert printed(f"{PREPARED}call()") == "42\n42"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 starts threads to the end")
+def test_a_first_call_at_the_interpreters_end() -> None:
+    """No thread can be started any more, and the error says so."""
+    text = "the client's thread cannot start: can't create new thread at interpreter shutdown"
+    assert printed(PREPARED) == f"APIConnectionError {text}"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_gevent(late: bool) -> None:
+    """It works if it patches first; patching later is an error that says so, never a hang."""
+    pytest.importorskip("gevent")
+    quiet = "import warnings; warnings.simplefilter('ignore')\n"
+    patch = f"{quiet}from gevent import monkey; monkey.patch_all()\n"
+    body = PREPARED.replace("atexit.register(call)", "")
+    code = f"{body}{patch}call()" if late else f"{patch}{body}call()"
+
+    assert printed(code).startswith("ConfigurationError gevent patched" if late else "42")
