@@ -24,6 +24,7 @@ from aifaceswap._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from aifaceswap import budget, emulator, errors, models, webhooks
+    from aifaceswap._http.images import SwapImage
     from aifaceswap.budget import Budget, Permit, RequestBudget
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
     from aifaceswap.client import AsyncClient, AsyncSwaps
@@ -109,6 +110,7 @@ __all__ = [
     "SourceUnreachableError",
     "Swap",
     "SwapFailedError",
+    "SwapImage",
     "SwapPage",
     "SwapRequest",
     "SwapStatus",
@@ -128,7 +130,7 @@ __all__ = [
 ]
 
 # Where names live, the cheapest module first; the modules themselves are public, too.
-_HOMES = ("errors", "models", "budget", "client", "sync", "bulk")
+_HOMES = ("errors", "models", "budget", "client", "sync", "bulk", "_http.images")
 _MODULES = ("budget", "emulator", "errors", "models", "webhooks")
 
 

@@ -33,6 +33,7 @@ from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, Sw
 if TYPE_CHECKING:
     import aiohttp
 
+    from aifaceswap._http.images import SwapImage
     from aifaceswap.bulk import AsyncBulk, BulkProgress
     from aifaceswap.bulk._rows import Requests
 
@@ -476,8 +477,9 @@ class AsyncSwaps:
     ) -> Path:
         """Download the result of a swap into a file.
 
-        The file appears when it is complete; until then an older file stays. An interrupted
-        download resumes if the server supports it. The API key is not sent.
+        The file appears when it is complete; until then an older file stays. A symbolic link is
+        followed, and a file's mode is kept. An interrupted download resumes if the server
+        supports it; a link that has expired is replaced. The API key is not sent.
 
         Args:
             swap: The swap, or its id.
@@ -493,18 +495,45 @@ class AsyncSwaps:
             APIStatusError: The result cannot be fetched.
             APIConnectionError: The connection was lost too often, or the deadline passed.
             APIResponseError: The result is not an image, is too large, or is not on https.
-            OSError: The file cannot be written.
+            OSError: The file cannot be written. The swap is paid: download it again.
         """
         # Imported here: only those who download need files and threads.
-        from aifaceswap._http.download import check_target, download_result  # noqa: PLC0415
+        from aifaceswap._http.download import save_result  # noqa: PLC0415
+        from aifaceswap._http.saving import check_target  # noqa: PLC0415
 
         target = check_target(path)
         _validation.positive_integer("max_bytes", max_bytes, InvalidRequestError)
         resources = self._resources
-        await download_result(
+        return await save_result(
             resources.transport, swap, target, resources.options, self.get, max_bytes=max_bytes
         )
-        return target
+
+    async def fetch(self, swap: Swap | str, *, max_bytes: int = MAX_DOWNLOAD) -> SwapImage:
+        """Download the result of a swap into memory.
+
+        Works as `download`, without a file.
+
+        Args:
+            swap: The swap, or its id.
+            max_bytes: Maximum size in bytes, 1 or more.
+
+        Returns:
+            The image, with the media type that its bytes show.
+
+        Raises:
+            InvalidRequestError: The swap has no result yet.
+            SwapFailedError: The swap failed.
+            APIStatusError: The result cannot be fetched.
+            APIConnectionError: The connection was lost too often, or the deadline passed.
+            APIResponseError: The result is not an image, is too large, or is not on https.
+        """
+        from aifaceswap._http.download import fetch_result  # noqa: PLC0415 - as in `download`
+
+        _validation.positive_integer("max_bytes", max_bytes, InvalidRequestError)
+        resources = self._resources
+        return await fetch_result(
+            resources.transport, swap, resources.options, self.get, max_bytes=max_bytes
+        )
 
     async def list(self, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> SwapPage:
         """Fetch one page of the key's swaps, newest first. Costs no credits.

@@ -26,6 +26,7 @@ from aifaceswap.errors import APIConnectionError
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
+    from aifaceswap._http.images import SwapImage
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
     from aifaceswap.bulk._rows import Requests
 
@@ -444,8 +445,9 @@ class Swaps:
     ) -> Path:
         """Download the result of a swap into a file.
 
-        The file appears when it is complete; until then an older file stays. An interrupted
-        download resumes if the server supports it. The API key is not sent.
+        The file appears when it is complete; until then an older file stays. A symbolic link is
+        followed, and a file's mode is kept. An interrupted download resumes if the server
+        supports it; a link that has expired is replaced. The API key is not sent.
 
         Args:
             swap: The swap, or its id.
@@ -461,9 +463,30 @@ class Swaps:
             APIStatusError: The result cannot be fetched.
             APIConnectionError: The connection was lost too often, or the deadline passed.
             APIResponseError: The result is not an image, is too large, or is not on https.
-            OSError: The file cannot be written.
+            OSError: The file cannot be written. The swap is paid: download it again.
         """
         return self._thread.run(self._swaps.download, swap, path, max_bytes=max_bytes)
+
+    def fetch(self, swap: Swap | str, *, max_bytes: int = MAX_DOWNLOAD) -> SwapImage:
+        """Download the result of a swap into memory.
+
+        Works as `download`, without a file.
+
+        Args:
+            swap: The swap, or its id.
+            max_bytes: Maximum size in bytes, 1 or more.
+
+        Returns:
+            The image, with the media type that its bytes show.
+
+        Raises:
+            InvalidRequestError: The swap has no result yet.
+            SwapFailedError: The swap failed.
+            APIStatusError: The result cannot be fetched.
+            APIConnectionError: The connection was lost too often, or the deadline passed.
+            APIResponseError: The result is not an image, is too large, or is not on https.
+        """
+        return self._thread.run(self._swaps.fetch, swap, max_bytes=max_bytes)
 
     def list(self, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> SwapPage:
         """Fetch one page of the key's swaps, newest first. Costs no credits.

@@ -145,7 +145,7 @@ class Transport:
 
     @asynccontextmanager
     async def stream(
-        self, url: str, headers: Mapping[str, str], timeout: float
+        self, url: URL, headers: Mapping[str, str], timeout: float
     ) -> AsyncGenerator[Stream]:
         """Open a URL for download: without the key, without redirects, one attempt.
 
@@ -166,7 +166,7 @@ class Transport:
         session = self._session() or await self._sessions.open()
         try:
             response = await session.get(
-                URL(url, encoded=url.isascii()),  # a signed query must stay as it is
+                url,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
                 allow_redirects=False,
                 proxy=None if self._proxy is None else self._proxy.url,

@@ -13,15 +13,13 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import attrs
 
 from aifaceswap._api.requests import MAX_DOWNLOAD, Call, get_swap, list_swaps, post_swap
 from aifaceswap._api.responses import read_answer, read_response
-from aifaceswap._http.download import download_result
+from aifaceswap._http.download import save_result
 from aifaceswap._http.transport import CallOptions, Transport
 from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE
 from aifaceswap._polling.watcher import Watcher
@@ -311,15 +309,12 @@ class RowWorker:
             return row.swap
 
         swap = row.swap or await get(row.entry.swap_id or "")
-        target = folder / _file_name(row.entry.row, swap)
+        stem = folder / _file_stem(row.entry.row, swap.id)
         async with self._downloads:
-            await download_result(self._transport, swap, target, _READ, get, max_bytes=MAX_DOWNLOAD)
-        row.update(path=os.fsencode(target))
-
-    async def _download(
-        self, swap: Swap, target: Path, get: Callable[[str], Awaitable[Swap]]
-    ) -> None:
-        await download_result(self._transport, swap, target, _READ, get, max_bytes=MAX_DOWNLOAD)
+            path = await save_result(
+                self._transport, swap, stem, _READ, get, max_bytes=MAX_DOWNLOAD, add_suffix=True
+            )
+        row.update(path=os.fsencode(path))
 
     # --- the end ---
 
@@ -361,8 +356,7 @@ def _posting(row: Row) -> Generator[None]:
         row.is_posting = False
 
 
-def _file_name(row: int, swap: Swap) -> str:
+def _file_stem(row: int, swap_id: str) -> str:
     """A name that is this row's alone and stays in its folder, whatever the service sends."""
-    safe_id = re.sub(r"[^A-Za-z0-9_-]", "_", swap.id)[:80]
-    suffix = PurePosixPath(urlsplit(swap.result_url or "").path).suffix.lower()
-    return f"{row:06d}-{safe_id}{suffix if _SUFFIX.fullmatch(suffix) else '.jpg'}"
+    safe_id = re.sub(r"[^A-Za-z0-9_-]", "_", swap_id)[:80]
+    return f"{row:06d}-{safe_id}"

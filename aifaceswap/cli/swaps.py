@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
-from aifaceswap._http.download import check_target
+from aifaceswap._http.images import SwapImage, fits
+from aifaceswap._http.saving import check_target
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext, command_line
-from aifaceswap.cli.failures import CommandError
+from aifaceswap.cli.failures import CommandError, describe
 from aifaceswap.cli.rendering import Display, note
 from aifaceswap.client import AsyncClient
 from aifaceswap.errors import InvalidRequestError
-from aifaceswap.models import Swap, SwapPage, SwapRequest, SwapType
-
-_SUFFIX = re.compile(r"\.[a-z0-9]{2,5}")
+from aifaceswap.models import Swap, SwapPage, SwapRequest
 
 
 @attrs.frozen(kw_only=True)
@@ -69,10 +66,11 @@ async def run(context: CommandContext, arguments: SwapArguments) -> None:
             swap = await _create(context, client, arguments, display)
             display.show(swap)
             swap = await client.swaps.wait(swap, timeout=arguments.timeout, on_update=display.show)
-            if arguments.output is not None:
-                await _save(context, client, swap, arguments.output, display)
-    rendering.show_swap(swap, output=arguments.output, as_json=not context.shows_table)
-    if arguments.output is None:
+            output = arguments.output
+            if output is not None:
+                output = await _save(context, client, swap, output, display)
+    rendering.show_swap(swap, output=output, as_json=not context.shows_table)
+    if output is None:
         _suggest_next(context, swap)
 
 
@@ -127,8 +125,7 @@ async def download(context: CommandContext, swap_id: str, output: Path | None) -
             swap = await client.swaps.get(swap_id)
             if not swap.is_finished:
                 raise _not_finished_error(context, swap)
-            target = output or check_output(Path(f"{swap_id}{_suffix(swap)}"))
-            await _save(context, client, swap, target, display)
+            target = await _save(context, client, swap, output, display)
     rendering.show_swap(swap, output=target, as_json=not context.shows_table)
 
 
@@ -167,13 +164,33 @@ async def _create(
 
 
 async def _save(
-    context: CommandContext, client: AsyncClient, swap: Swap, output: Path, display: Display
-) -> None:
-    context.set_resume(command_line("download", swap.id, "--output", output))
+    context: CommandContext, client: AsyncClient, swap: Swap, output: Path | None, display: Display
+) -> Path:
+    option = () if output is None else ("--output", output)
+    context.set_resume(command_line("download", swap.id, *option))
     display.say("Downloading the result")
-    await client.swaps.download(swap, output)
+    image = await client.swaps.fetch(swap)
+    path = Path(f"{swap.id}{image.suffix}") if output is None else _named(output, image)
+    try:
+        image.save(path)
+    except (InvalidRequestError, OSError) as error:
+        message = f"{describe(error)}. Swap {swap.id} is finished and paid"
+        again = command_line("download", swap.id, "--output", "FILE")
+        raise CommandError(message, f"save its result to another file: {again}") from None
     context.set_resume(command_line("get", swap.id))
-    display.note(f"Saved {rendering.printable(output)} ({rendering.size_of(output)}).")
+    display.note(f"Saved {rendering.printable(path)} ({rendering.size_of(path)}).")
+    return path
+
+
+def _named(output: Path, image: SwapImage) -> Path:
+    """The file that was asked for, with the suffix that fits the bytes if it is a new file."""
+    if fits(output, image.media_type):
+        return output
+    corrected = output.with_suffix(image.suffix)
+    is_new = not output.exists() and not corrected.exists()
+    path = corrected if is_new else output
+    note(f"The result is {image.media_type}; it is saved as {rendering.printable(path)}.")
+    return path
 
 
 async def _pages(
@@ -202,14 +219,6 @@ def _write_lines(page: SwapPage) -> None:
 def _not_finished_error(context: CommandContext, swap: Swap) -> CommandError:
     message = f"{swap.id} has no result yet: it is {swap.status}"
     return CommandError(message, f"{command_line('wait', swap.id)} && {context.retyped()}")
-
-
-def _suffix(swap: Swap) -> str:
-    """The extension of the result, as its URL says, or as its type lets expect."""
-    suffix = PurePosixPath(urlsplit(swap.result_url or "").path).suffix.lower()
-    if _SUFFIX.fullmatch(suffix):
-        return suffix
-    return ".gif" if swap.type == SwapType.GIF else ".jpg"
 
 
 def _suggest_next(context: CommandContext, swap: Swap) -> None:

@@ -1,0 +1,149 @@
+"""Results in memory, and what the bytes of a result are: never judged by a URL."""
+
+from __future__ import annotations
+
+import os
+from mimetypes import guess_extension
+from pathlib import Path
+
+import attrs
+
+from aifaceswap._http.saving import PartialFile, check_target
+
+#: How many bytes at the beginning and the end of a result are needed to judge it.
+HEAD, TAIL = 64, 4096
+
+_SUFFIXES = {
+    "image/jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "image/png": (".png",),
+    "image/gif": (".gif",),
+    "image/webp": (".webp",),
+    "image/avif": (".avif",),
+    "image/bmp": (".bmp", ".dib"),
+    "image/tiff": (".tiff", ".tif"),
+}
+# No image of these types is smaller, in bytes.
+_SMALLEST = {"image/jpeg": 100, "image/png": 57, "image/gif": 26, "image/webp": 26}
+_UNKNOWN = "application/octet-stream"
+
+
+@attrs.frozen
+class SwapImage:
+    """The result of a swap, in memory.
+
+    Attributes:
+        data: The bytes of the image.
+        media_type: What they are, e.g. ``"image/jpeg"``: judged by the bytes, not by the URL.
+    """
+
+    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    media_type: str
+
+    @property
+    def suffix(self) -> str:
+        """The file name suffix that fits the bytes, e.g. ``".jpg"``."""
+        return suffix_of(self.media_type)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the image to a file, which appears when it is complete.
+
+        Args:
+            path: The file; its folder must exist.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            InvalidRequestError: `path` cannot be written to.
+            OSError: The file cannot be written.
+        """
+        target = check_target(path)
+        with PartialFile(target) as partial:
+            partial.reserve(len(self.data))
+            partial.file.write(self.data)
+            partial.move_to(target)
+        return target
+
+
+def suffix_of(media_type: str) -> str:
+    """The file name suffix for a media type."""
+    known = _SUFFIXES.get(media_type)
+    return known[0] if known else guess_extension(media_type) or ".img"
+
+
+def fits(path: Path, media_type: str) -> bool:
+    """Whether a file's name says nothing else than its bytes; an unknown suffix says nothing."""
+    suffix = path.suffix.lower()
+    others = (kind for kind, suffixes in _SUFFIXES.items() if suffix in suffixes)
+    return media_type not in _SUFFIXES or next(others, media_type) == media_type
+
+
+def media_type_of(head: bytes, content_type: str) -> str | None:
+    """What a result is, by its first bytes.
+
+    Args:
+        head: The first bytes.
+        content_type: The Content-Type header, which counts only for unknown bytes.
+
+    Returns:
+        The media type; None: a page, a document or an error message, and not a result.
+    """
+    if known := _media_type_by_magic(head):
+        return known
+    said = content_type.partition(";")[0].strip().lower()
+    text = said.startswith("text/") or said.endswith(("json", "xml", "html"))
+    if text or head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"", b"<", b"{", b"["):
+        return None
+    return said if said.startswith("image/") else _UNKNOWN
+
+
+def _media_type_by_magic(head: bytes) -> str | None:  # noqa: PLR0911 - a table of formats
+    match head:
+        case _ if head.startswith(b"\xff\xd8\xff"):
+            return "image/jpeg"
+        case _ if head.startswith(b"\x89PNG\r\n\x1a\n"):
+            return "image/png"
+        case _ if head.startswith((b"GIF87a", b"GIF89a")):
+            return "image/gif"
+        case _ if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+            return "image/webp"
+        case _ if head[4:12] in (b"ftypavif", b"ftypavis"):
+            return "image/avif"
+        case _ if head.startswith((b"II*\0", b"MM\0*")):
+            return "image/tiff"
+        case _ if head.startswith(b"BM") and head[6:10] == b"\0\0\0\0":
+            return "image/bmp"
+        case _:
+            return None
+
+
+def is_truncated(  # noqa: PLR0911 - a table of formats
+    media_type: str, head: bytes, tail: bytes, size: int
+) -> bool:
+    """Whether an image that says how it ends does not end so.
+
+    Args:
+        media_type: What it is.
+        head: Its first bytes.
+        tail: Its last bytes.
+        size: All of its bytes.
+    """
+    if size < _SMALLEST.get(media_type, 0):
+        return True
+    match media_type:
+        case "image/jpeg":
+            return head[6:10] in (b"JFIF", b"Exif") and b"\xff\xd9" not in tail
+        case "image/png":
+            return head[12:16] == b"IHDR" and b"IEND" not in tail
+        case "image/gif":
+            return any(head[6:10]) and b";" not in tail
+        case "image/webp":
+            return 0 < _number(head, 16) <= _number(head, 4) - 12 and size < _number(head, 4) + 8
+        case "image/bmp":
+            return _number(head, 10) < _number(head, 2) and size < _number(head, 2)
+        case _:
+            return False
+
+
+def _number(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "little")
