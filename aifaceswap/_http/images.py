@@ -134,7 +134,7 @@ def is_truncated(  # noqa: PLR0911 - a table of formats
         case "image/jpeg":
             return head[6:10] in (b"JFIF", b"Exif") and b"\xff\xd9" not in tail
         case "image/png":
-            return head[12:16] == b"IHDR" and b"IEND" not in tail
+            return head[12:16] == b"IHDR" and b"IEND\xaeB`\x82" not in tail
         case "image/gif":
             return any(head[6:10]) and b";" not in tail
         case "image/webp":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import uuid
@@ -46,18 +47,18 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 
 def _target_fault(target: Path) -> str | None:  # noqa: PLR0911 - one for each fault
     try:
+        longest = _longest_name(target.parent)
+        if len(os.fsencode(target.name)) > longest:
+            return f"must have a file name of at most {longest} bytes"
         real = _real(target)
-        if not target.name or real.is_dir():
-            return "must name a file, not a folder"
         if not real.parent.is_dir():
             return "must be in a folder that exists"
-        exists = real.exists()
-        if exists and not real.is_file():
+        mode = _mode(real)
+        if not target.name or (mode is not None and stat.S_ISDIR(mode)):
+            return "must name a file, not a folder"
+        if mode is not None and not stat.S_ISREG(mode):
             return "must be a regular file"
-        longest = _longest_name(real.parent)
-        if len(os.fsencode(real.name)) > longest:
-            return f"must have a file name of at most {longest} bytes"
-        if not os.access(real.parent, os.W_OK) and not (exists and os.access(real, os.W_OK)):
+        if not os.access(real.parent, os.W_OK) and not os.access(real, os.W_OK):
             return "must be in a folder that can be written to"
     except (OSError, ValueError) as error:
         return f"must be a valid file name ({error})"
@@ -67,6 +68,13 @@ def _target_fault(target: Path) -> str | None:  # noqa: PLR0911 - one for each f
 def _real(target: Path) -> Path:
     """The file itself if the path is a symbolic link: the link stays."""
     return Path(os.path.realpath(target)) if target.is_symlink() else target
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _longest_name(folder: Path) -> int:

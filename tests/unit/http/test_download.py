@@ -7,11 +7,16 @@ import gzip
 import hashlib
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aifaceswap import (
     APIConnectionError,
@@ -24,6 +29,8 @@ from aifaceswap import (
     Swap,
     SwapFailedError,
 )
+from aifaceswap._http.download import read_link
+from aifaceswap._validation import is_loopback
 from aifaceswap.emulator import Emulator
 from support.samples import URLS, client_of
 from support.scripted import SWAP, Received, ScriptedServer, Step, answer, reset, stall
@@ -299,3 +306,249 @@ async def test_a_very_long_file_name_is_no_trouble(tmp_path: Path) -> None:
     async with ScriptedServer(answer(200, PICTURE, JPEG)) as server, client_of(server) as client:
         path = await client.swaps.download(swap_of(server), tmp_path / ("r" * 250 + ".jpg"))
     assert path.read_bytes() == PICTURE
+
+
+# --- links ---------------------------------------------------------------------------------
+
+
+class Store:
+    """A server of swaps and results: each link has its own response, the swap the newest link."""
+
+    def __init__(self, links: list[str | None], **results: Step) -> None:
+        self.links = links
+        self.results = results
+        self.fetched: list[str] = []
+        self.polls = 0
+
+    async def serve(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        if not request.path.startswith("/api/"):
+            self.fetched.append(request.path)
+            name = re.sub(r"\W.*", "", request.path.lstrip("/"))
+            await self.results.get(name, answer(200, PICTURE, JPEG))(request, writer)
+            return
+        link = self.links[min(self.polls, len(self.links) - 1)]
+        self.polls += 1
+        url = link and f"http://{request.headers['host']}{link}"
+        await answer(200, {**SWAP, "status": "done", "result_url": url})(request, writer)
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 410, 416, 429, 451])
+async def test_a_link_that_is_rejected_is_replaced_once(status: int, tmp_path: Path) -> None:
+    """Stores say in many ways that a link has expired."""
+    store = Store(["/new?s=2"], old=answer(status, b"<Error><Code>Expired</Code></Error>"))
+    async with ScriptedServer(store.serve) as server, client_of(server, max_retries=0) as client:
+        path = await client.swaps.download(swap_of(server, "/old?s=1"), tmp_path / "r.jpg")
+
+    assert path.read_bytes() == PICTURE
+    assert (store.fetched, store.polls) == (["/old?s=1", "/new?s=2"], 1)
+
+
+@pytest.mark.parametrize(
+    "link", ["", "http://[", "/relative.jpg", "data:image/png;base64,AA", "//x"]
+)
+async def test_a_link_that_leads_nowhere_is_replaced(link: str, tmp_path: Path) -> None:
+    """What was stored earlier may be nonsense; what the API returns now counts."""
+    store = Store(["/new"])
+    async with ScriptedServer(store.serve) as server, client_of(server) as client:
+        swap = Swap(id="tsk_1", status="done", result_url=link)
+        path = await client.swaps.download(swap, tmp_path / "r.jpg")
+
+    assert path.read_bytes() == PICTURE
+
+
+async def test_a_link_that_is_rejected_again_is_an_error(tmp_path: Path) -> None:
+    """One new link, not a loop."""
+    store = Store(["/old"], old=answer(403, b"<Error/>"))
+    async with ScriptedServer(store.serve) as server, client_of(server) as client:
+        with pytest.raises(APIStatusError) as caught:
+            await client.swaps.download("tsk_1", tmp_path / "r.jpg")
+        with pytest.raises(APIStatusError):
+            await client.swaps.fetch(swap_of(server, "/old"))
+
+    assert caught.value.status == 403
+    assert (store.fetched, store.polls) == (["/old"] * 3, 2)
+
+
+async def test_a_done_swap_without_a_link_is_polled_for_it(tmp_path: Path) -> None:
+    """The link may come a moment after the status."""
+    store = Store([None, "", None, "/late"])
+    async with ScriptedServer(store.serve) as server, client_of(server) as client:
+        swap = Swap(id="tsk_1", status="done")
+        path = await client.swaps.download(swap, tmp_path / "r.jpg")
+
+    assert path.read_bytes() == PICTURE
+    assert store.polls == 4
+
+
+async def test_a_link_that_never_comes_ends_in_an_error(tmp_path: Path) -> None:
+    """After a bounded time; the swap stays paid and can be downloaded later."""
+    store = Store([None])
+    async with ScriptedServer(store.serve) as server, client_of(server) as client:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(APIResponseError, match="paid: download it again"):
+            await client.swaps.download("tsk_1", tmp_path / "r.jpg")
+        assert 15 <= asyncio.get_running_loop().time() - began <= 20
+
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "sent"),
+    [
+        ("/a b.jpg", "/a%20b.jpg"),
+        ("/é 顔.jpg?n=é", "/%C3%A9%20%E9%A1%94.jpg?n=%C3%A9"),
+        ('/a"<>\\^`{|}.jpg', "/a%22%3C%3E%5C%5E%60%7B%7C%7D.jpg"),
+        ("/a%2Fb%20c.jpg?X-Amz-Signature=a%2Fb%3D&x=+/=", None),
+        ("/a%2fb.jpg?s=%e9", None),
+        ("/100%.jpg?p=5%", "/100%25.jpg?p=5%25"),
+        ("/a.jpg?s=1#part", "/a.jpg?s=1"),
+        ("/a\r\nX-Evil: 1/../b", "/aX-Evil:%201/../b"),
+        ("/~u/(1)'*!$,;=:@&.jpg", None),
+        ("?s=1", "/?s=1"),
+    ],
+)
+async def test_raw_characters_are_encoded_and_signatures_kept(link: str, sent: str | None) -> None:
+    """As a browser does; what is encoded already stays byte for byte."""
+    async with ScriptedServer(answer(200, PICTURE, JPEG)) as server, client_of(server) as client:
+        await client.swaps.fetch(swap_of(server, link))
+
+    assert server.requests[0].path == (sent or link)
+
+
+@given(st.text(max_size=40))
+def test_any_link_is_read_or_is_our_error(text: str) -> None:
+    """Whatever the parsers raise."""
+    for link in (text, f"https://{text}", f"https://example.com/{text}", f"http://127.0.0.1{text}"):
+        try:
+            url = read_link(link, "http://127.0.0.1:1/api/v1")
+        except APIResponseError:
+            continue
+        assert url.scheme == "https" or is_loopback(url.host)
+        assert re.fullmatch(r"[\x21-\x7e]+", str(url))
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        *("http://127.1:{}/x", "http://2130706433:{}/x", "http://0.0.0.0:{}/x"),
+        *(
+            "http://127.0.0.1:{}\\@example.com/",
+            "http://127.0.0.1@example.com:{}/",
+            "ftp://localhost",
+        ),
+    ],
+)
+async def test_plain_http_goes_to_loopback_alone(link: str) -> None:
+    """However the address is written."""
+    async with ScriptedServer(answer(200, PICTURE, JPEG)) as server, client_of(server) as client:
+        swap = Swap(id="tsk_1", status="done", result_url=link.format(server.port))
+        with pytest.raises(APIResponseError):
+            await client.swaps.fetch(swap)
+
+    assert [request.path for request in server.requests if "/api/" not in request.path] == []
+
+
+async def test_a_user_name_in_a_link_is_neither_sent_nor_shown() -> None:
+    """It is nobody's business; the result is fetched without."""
+    store = Store(["/x"], secret=answer(404, b"no"))
+    async with ScriptedServer(store.serve) as server, client_of(server) as client:
+        url = f"http://user:hunter2@127.0.0.1:{server.port}/secret"
+        await client.swaps.fetch(Swap(id="tsk_1", status="done", result_url=url))
+        with pytest.raises(APIResponseError) as caught:
+            read_link("ftp://user:hunter2@example.com/x", server.base_url)
+
+    assert "authorization" not in server.requests[0].headers
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"headers": {"Authorization": "Bearer own", "X-Api-Key": "own", "Cookie": "a=own"}},
+        {"headers": {"authorization": "own"}},
+        {"trust_env": True},
+        {"raise_for_status": True},
+        {"cookies": {"session": "own"}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+async def test_an_injected_session_gives_nothing_to_a_result_host(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its headers and cookies nor what a netrc file says of the host."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password own\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    store = Store(["/new"], old=answer(403, b"no"))
+    async with (
+        aiohttp.ClientSession(**options) as session,
+        ScriptedServer(store.serve) as server,
+    ):
+        client = AsyncClient("key", base_url=server.base_url, budget=None, session=session)
+        image = await client.swaps.fetch(swap_of(server, "/old"))
+
+    assert image.data == PICTURE
+    results = [request for request in server.requests if "/api/" not in request.path]
+    assert len(results) == 2
+    for request in results:
+        assert set(request.headers) <= {"host", "user-agent", "accept", "accept-encoding"}
+
+
+# --- bytes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(answer(200, {"error": "expired"}, JPEG), id="JSON as JPEG"),
+        pytest.param(answer(200, b"<Error/>", {"Content-Type": "Text/XML"}), id="XML"),
+        pytest.param(
+            answer(200, b"<html>", {"Content-Type": "application/octet-stream"}), id="HTML"
+        ),
+        pytest.param(answer(200, b"\xff\xd8\xff\xe0" + b"x" * 20, JPEG), id="truncated"),
+    ],
+)
+async def test_a_body_that_is_not_an_image_is_replaced(step: Step, tmp_path: Path) -> None:
+    """Whatever status and Content-Type say; a new link brings the result."""
+    store = Store(["/new"], old=step)
+    async with ScriptedServer(store.serve) as server, client_of(server) as client:
+        path = await client.swaps.download(swap_of(server, "/old"), tmp_path / "r.jpg")
+
+    assert path.read_bytes() == PICTURE
+    assert store.fetched == ["/old"] * 3 + ["/new"]
+    assert os.listdir(tmp_path) == ["r.jpg"]
+
+
+async def test_a_result_in_memory(client: AsyncClient, tmp_path: Path) -> None:
+    """Its bytes and what they are; it saves itself."""
+    swap = await client.swaps.run(**URLS)
+    image = await client.swaps.fetch(swap)
+    path = await client.swaps.download(swap, tmp_path / "a.jpg")
+
+    assert (image.media_type, image.suffix) == ("image/jpeg", ".jpg")
+    assert image.save(str(tmp_path / "b.jpg")).read_bytes() == image.data == path.read_bytes()
+    assert image == await client.swaps.fetch(swap.id)
+
+
+async def test_an_error_of_the_disk_says_that_nothing_is_lost(tmp_path: Path) -> None:
+    """The kind of the error stays; its message says how to download the result again."""
+
+    async def remove_folder(request: Received, writer: asyncio.StreamWriter) -> None:
+        shutil.rmtree(tmp_path / "out")
+        await answer(200, PICTURE, JPEG)(request, writer)
+
+    (tmp_path / "out").mkdir()
+    async with ScriptedServer(remove_folder) as server, client_of(server) as client:
+        with pytest.raises(FileNotFoundError, match=r"paid.*download\('tsk_1', path\)"):
+            await client.swaps.download(swap_of(server), tmp_path / "out" / "r.jpg")
+
+
+async def test_two_downloads_to_one_file(tmp_path: Path) -> None:
+    """Both succeed; the file is complete."""
+    async with ScriptedServer(answer(200, PICTURE, JPEG)) as server, client_of(server) as client:
+        target = tmp_path / "r.jpg"
+        await asyncio.gather(*(client.swaps.download(swap_of(server), target) for _ in range(5)))
+
+    assert target.read_bytes() == PICTURE
+    assert os.listdir(tmp_path) == ["r.jpg"]
