@@ -5,19 +5,25 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
+from aifaceswap._limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from aifaceswap._version import __version__
 from aifaceswap.cli.bulk.commands import bulk
 from aifaceswap.cli.context import PROGRAM, CommandContext
 from aifaceswap.cli.options import (
     FiniteFloat,
     Function,
-    json_option,
+    HelpfulGroup,
+    Integer,
+    common_options,
+    connection_options,
+    examples,
     metadata_option,
     suggest_real_service,
 )
@@ -27,34 +33,33 @@ from aifaceswap.cli.webhook.commands import webhook
 # without them.
 # ruff: noqa: PLC0415
 
-_EPILOG = """\b
-The key is read from AIFACESWAP_API_KEY, another base URL from AIFACESWAP_BASE_URL.
+_EPILOG = (
+    examples(
+        "aifaceswap --emulator run https://example.com/face.jpg \\",
+        "    https://example.com/target.jpg --output result.jpg",
+        "aifaceswap bulk rows.csv --output results/",
+        "aifaceswap run --help",
+    )
+    + """
 
 \b
-Without a key:
-  aifaceswap --emulator run https://example.com/face.jpg \\
-      https://example.com/target.jpg --output result.jpg
+Environment:
+  AIFACESWAP_API_KEY   the API key, from your account on aifacesswap.com
+  AIFACESWAP_BASE_URL  another base URL, with /api/v1 at its end
+  HTTPS_PROXY          a proxy; NO_PROXY excludes hosts
 
 \b
-Exit codes: 0 done, 1 error, 2 usage, 3 the swap failed, 4 authentication,
-5 timeout, 130 interrupted (Ctrl-C), 143 terminated."""
+Exit codes: 0 success, 1 error, 2 usage, 3 the swap failed,
+4 authentication, 5 timeout, 130 interrupted, 143 terminated"""
+)
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run the command and report what stops it.
-
-    Args:
-        arguments: What follows the program's name; nothing: help is shown.
-
-    Returns:
-        The exit code.
-    """
+    """Run the command, report what stops it, and return the exit code."""
     _prepare_streams()
     context = CommandContext(arguments)
     try:
-        code = cli.main(
-            list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False, obj=context
-        )
+        code = cli.main(list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=context)
     except SystemExit:
         raise
     except BaseException as error:
@@ -67,7 +72,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _prepare_streams() -> None:
-    """See to it that whatever is written can be: the streams may be closed, or ASCII alone."""
+    """Make stdout and stderr writable: they may be closed, or ASCII alone."""
     sys.stdout = sys.stdout or io.StringIO()
     sys.stderr = sys.stderr or io.StringIO()
     for stream in (sys.stdout, sys.stderr):
@@ -76,7 +81,7 @@ def _prepare_streams() -> None:
 
 
 def _drop_unwritable() -> None:
-    """Give up what stdout did not take, or the interpreter would complain at its end."""
+    """Drop what stdout did not accept, or the interpreter would complain at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -87,10 +92,10 @@ def _timeout_option(function: Function) -> Function:
     return click.option(
         "--timeout",
         type=FiniteFloat(min=0, min_open=True),
-        default=300.0,
+        default=300,
         show_default=True,
         metavar="SECONDS",
-        help="Wait for the swap's end so long at most.",
+        help="Maximum time to wait for the swap.",
     )(function)
 
 
@@ -98,6 +103,10 @@ def _output_option(text: str) -> Callable[[Function], Function]:
     return click.option(
         "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help=text
     )
+
+
+def _date_option(name: str, text: str) -> Callable[[Function], Function]:
+    return click.option(name, type=click.DateTime(["%Y-%m-%d"]), metavar="YYYY-MM-DD", help=text)
 
 
 def _swap_options(function: Function) -> Function:
@@ -110,27 +119,27 @@ def _swap_options(function: Function) -> Function:
             type=click.Choice(["image", "gif"]),
             default="image",
             show_default=True,
-            help="What TARGET is.",
+            help="Type of TARGET.",
         ),
         click.option(
             "--face-index",
             "target_face_index",
-            type=click.IntRange(min=0),
+            type=Integer(min=0),
             metavar="N",
-            help="Which face of TARGET, from 0.",
+            help="Face of TARGET to replace; 0 is the first.",
         ),
         click.option(
             "--enhance/--no-enhance",
             "enable_face_enhancer",
             default=None,
-            help="Sharpen the face, or do not.",
+            help="Turn face enhancement on or off (default: the service decides).",
         ),
-        click.option("--webhook-url", metavar="URL", help="Called when the swap ends."),
+        click.option("--webhook-url", metavar="URL", help="URL to notify when the swap finishes."),
         metadata_option,
         click.option(
             "--idempotency-key",
             metavar="KEY",
-            help="Sent again with the same key, a swap is not paid twice. Default: a fresh one.",
+            help="Reuse a key to retry without being charged twice. Default: a new random key.",
         ),
     )
     for decorate in reversed(decorators):
@@ -138,37 +147,56 @@ def _swap_options(function: Function) -> Function:
     return function
 
 
+class _Root(HelpfulGroup):
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Swaps": ("run", "create", "get", "wait", "list", "download", "bulk"),
+        "Account and setup": ("me", "doctor", "completion"),
+        "Development": ("emulator", "webhook"),
+    }
+
+
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG, no_args_is_help=False
+    cls=_Root,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EPILOG,
+    subcommand_metavar="COMMAND [ARGS]...",
 )
 @click.option(
     "--emulator",
     is_flag=True,
-    help="Run the command against a private emulator: no key, no network, nothing paid.",
+    help="Run against a private emulator: no key, no network, no charges.",
 )
-@json_option
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@connection_options
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, emulator: bool) -> None:
-    """Put the face of one picture into another: the AI Face Swap API.
+    """Swap faces in images and GIFs with the AI Face Swap API.
 
-    Data goes to stdout, as a table on a terminal and as JSON elsewhere; all else to stderr.
+    Data goes to stdout: a table on a terminal, JSON elsewhere. Messages go to stderr.
     """
     context = ctx.ensure_object(CommandContext)
     context.emulated = emulator
     context.command = ctx.invoked_subcommand or ""
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "aifaceswap run https://example.com/face.jpg \\",
+        "    https://example.com/target.jpg --output result.jpg",
+        "# without a key, on this machine",
+        "aifaceswap --emulator run https://example.com/face.jpg \\",
+        "    https://example.com/target.jpg --output result.jpg",
+    ),
+)
 @_swap_options
-@_output_option("Save the result here; a file that exists is replaced.")
+@_output_option("Save the result to this file; an existing file is replaced.")
 @_timeout_option
-@json_option
+@connection_options
 @click.pass_obj
 def run(context: CommandContext, /, output: Path | None, timeout: float, **swap: Any) -> None:
-    """Create a swap, wait for its end and save the result.
+    """Create a swap, wait for it and save the result.
 
-    The face in SOURCE is put into TARGET; both are public https URLs.
+    SOURCE is the face, TARGET the image to put it into. Both are public https URLs.
     """
     from aifaceswap.cli import runtime, swaps
 
@@ -177,14 +205,20 @@ def run(context: CommandContext, /, output: Path | None, timeout: float, **swap:
     suggest_real_service(context)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "aifaceswap create https://example.com/face.jpg \\",
+        "    https://example.com/target.jpg --metadata '{\"order\": 7}'",
+        "aifaceswap create SOURCE TARGET | jq -r .id",
+    ),
+)
 @_swap_options
-@json_option
+@connection_options
 @click.pass_obj
 def create(context: CommandContext, /, **swap: Any) -> None:
-    """Create a swap and return at once.
+    """Create a swap and return without waiting.
 
-    The face in SOURCE is put into TARGET; both are public https URLs.
+    SOURCE is the face, TARGET the image to put it into. Both are public https URLs.
     """
     from aifaceswap.cli import runtime, swaps
 
@@ -193,81 +227,110 @@ def create(context: CommandContext, /, **swap: Any) -> None:
     suggest_real_service(context)
 
 
-@cli.command()
+@cli.command(epilog=examples("aifaceswap get tsk_2a2a1158", "aifaceswap get ID | jq -r .status"))
 @click.argument("swap_id", metavar="ID")
-@json_option
+@connection_options
 @click.pass_obj
 def get(context: CommandContext, swap_id: str) -> None:
-    """Show how a swap is now."""
+    """Show the current state of a swap."""
     from aifaceswap.cli import runtime, swaps
 
     runtime.run_job(lambda: swaps.get(context, swap_id))
 
 
-@cli.command()
+@cli.command(epilog=examples("aifaceswap wait tsk_2a2a1158 --timeout 600"))
 @click.argument("swap_id", metavar="ID")
 @_timeout_option
-@json_option
+@connection_options
 @click.pass_obj
 def wait(context: CommandContext, swap_id: str, timeout: float) -> None:
-    """Wait for the end of a swap."""
+    """Wait until a swap finishes."""
     from aifaceswap.cli import runtime, swaps
 
     runtime.run_job(lambda: swaps.wait(context, swap_id, timeout))
 
 
-@cli.command("list")
+@cli.command(
+    "list",
+    epilog=examples(
+        "aifaceswap list --limit 5",
+        "aifaceswap list --status failed --since 2026-11-01",
+        "aifaceswap list --all | jq -r .id",
+    ),
+)
 @click.option(
     "--limit",
-    type=click.IntRange(1, 100),
-    default=25,
+    type=Integer(1, MAX_PAGE_SIZE),
+    default=DEFAULT_PAGE_SIZE,
     show_default=True,
     metavar="N",
-    help="How many swaps a page has, 1 to 100.",
+    help=f"Number of swaps to show, 1 to {MAX_PAGE_SIZE}.",
 )
-@click.option("--cursor", metavar="CURSOR", help="Begin where an earlier page ended.")
-@click.option("--all", "every", is_flag=True, help="Show every page from there on.")
-@json_option
+@click.option("--all", "every", is_flag=True, help="Show all swaps.")
+@click.option("--status", metavar="STATUS", help="Only this status, for example done or failed.")
+@_date_option("--since", "Only swaps created on this day (UTC) or later.")
+@_date_option("--until", "Only swaps created on this day (UTC) or earlier.")
+@click.option("--cursor", metavar="CURSOR", help="Start where an earlier page ended.")
+@connection_options
 @click.pass_obj
-def list_swaps(context: CommandContext, limit: int, cursor: str | None, every: bool) -> None:
-    """List the key's swaps, newest first; as JSON, one swap a line."""
+def list_swaps(
+    context: CommandContext,
+    /,
+    *,
+    limit: int,
+    every: bool,
+    cursor: str | None,
+    status: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> None:
+    """List your key's swaps, newest first.
+
+    As JSON, each line is one swap. Filters read as many pages as they need.
+    """
     from aifaceswap.cli import runtime, swaps
 
-    runtime.run_job(lambda: swaps.list_swaps(context, limit, cursor, every=every))
+    filters = swaps.Filters(status=status, since=since, until=until)
+    runtime.run_job(lambda: swaps.list_swaps(context, limit, cursor, filters, every=every))
 
 
-@cli.command()
+@cli.command(
+    epilog=examples("aifaceswap download tsk_2a2a1158", "aifaceswap download ID -o result.jpg")
+)
 @click.argument("swap_id", metavar="ID")
-@_output_option("Save it here; a file that exists is replaced. Default: ID and its extension.")
-@json_option
+@_output_option("Save to this file; an existing file is replaced. Default: the ID as file name.")
+@connection_options
 @click.pass_obj
 def download(context: CommandContext, swap_id: str, output: Path | None) -> None:
-    """Save the result of a swap that is done."""
+    """Save the result of a finished swap."""
     from aifaceswap.cli import runtime, swaps
 
     target = None if output is None else swaps.check_output(output)
     runtime.run_job(lambda: swaps.download(context, swap_id, target))
 
 
-@cli.command()
-@json_option
+@cli.command(epilog=examples("aifaceswap me", "aifaceswap me | jq .credits.total"))
+@connection_options
 @click.pass_obj
 def me(context: CommandContext) -> None:
-    """Show whose key it is, its credits and its requests left."""
+    """Show your account, credits and remaining requests."""
     from aifaceswap.cli import runtime, swaps
 
     runtime.run_job(lambda: swaps.me(context))
     suggest_real_service(context)
 
 
-@cli.command()
-@json_option
+@cli.command(
+    epilog=examples("aifaceswap doctor", "aifaceswap doctor --json | jq .ok"),
+    short_help="Check key, network, clock, limits and versions.",
+)
+@connection_options
 @click.pass_obj
 def doctor(context: CommandContext) -> int:
-    """Examine key, base URL, TLS, clock, limits and versions.
+    """Check key, base URL, TLS, clock, limits and versions.
 
-    Says of each whether it is in order, and what to do if it is not. One request is made; it
-    costs no credits. Exit code 0: there is no problem.
+    Each check says what to do when it fails. The command sends one request, which costs no
+    credits. Exit code 0: no problems.
     """
     from aifaceswap.cli.doctor.run import run_checks
 
@@ -276,63 +339,100 @@ def doctor(context: CommandContext) -> int:
     return code
 
 
-@cli.command(short_help="Serve the API on this machine, without the network.")
+@cli.command(
+    epilog=examples(
+        "# bash: add to ~/.bashrc",
+        'eval "$(aifaceswap completion bash)"',
+        "# zsh: add to ~/.zshrc",
+        'eval "$(aifaceswap completion zsh)"',
+        "# fish",
+        "aifaceswap completion fish > ~/.config/fish/completions/aifaceswap.fish",
+    ),
+    short_help="Print a completion script for your shell.",
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands and options in your shell."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is not None:  # click knows all three
+        variable = f"_{PROGRAM.upper()}_COMPLETE"
+        click.echo(kind(cli, {}, PROGRAM, variable).source())
+
+
+@cli.command(
+    epilog=examples(
+        "aifaceswap emulator --port 8000",
+        "export AIFACESWAP_BASE_URL=http://127.0.0.1:8000/api/v1",
+        "export AIFACESWAP_API_KEY=key_emulator",
+    ),
+    short_help="Serve an emulator of the API on this machine.",
+)
 @click.option(
     "--port",
-    type=click.IntRange(0, 65_535),
+    type=Integer(0, 65_535),
     default=0,
     show_default=True,
-    help="0: a free one.",
-)
-@click.option(
-    "--duration",
-    type=FiniteFloat(min=0),
-    default=3.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a swap takes.",
-)
-@click.option(
-    "--credits",
-    type=FiniteFloat(min=0),
-    default=1000.0,
-    show_default=True,
-    help="The balance at the start.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="The seed of ids, durations and images.",
+    metavar="N",
+    help="Port to listen on; 0 chooses a free port.",
 )
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Where to listen; elsewhere than on loopback, others can steer it.",
+    help="Address to listen on. Anyone who can reach it can control the emulator.",
+)
+@click.option(
+    "--duration",
+    type=FiniteFloat(min=0),
+    default=3,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time a swap takes.",
+)
+@click.option(
+    "--credits",
+    type=FiniteFloat(min=0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Credits at the start.",
+)
+@click.option(
+    "--seed",
+    type=Integer(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of ids, durations and images.",
 )
 @click.option(
     "--speed",
     type=FiniteFloat(min=0, max=1e6),
-    default=1.0,
+    default=1,
     show_default=True,
-    help="Its seconds in one of ours; 0: only POST /_emulator/advance moves its time.",
+    metavar="N",
+    help="Clock speed relative to real time; 0 stops the clock (advance it with POST "
+    "/_emulator/advance).",
 )
 @click.option(
-    "--deliver-to", metavar="ORIGIN", help="Post webhooks there, such as http://127.0.0.1:8000."
+    "--deliver-to",
+    metavar="ORIGIN",
+    help="Send webhooks to this origin, for example http://127.0.0.1:8000.",
 )
 @click.option(
     "--faults",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="What goes wrong: a TOML file with [[fault]] tables.",
+    help="TOML file with [[fault]] tables: failures to inject.",
 )
+@common_options
 def emulator(**settings: Any) -> None:
-    """Serve the API on this machine, without the network, until Ctrl-C.
+    """Serve an emulator of the API on this machine until Ctrl-C.
 
-    When it is ready, one line of JSON on stdout says its base_url and api_key.
+    When it is ready, it prints one line of JSON with its base_url and api_key.
     """
     from aifaceswap.cli import serve
 

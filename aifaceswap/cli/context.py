@@ -1,15 +1,19 @@
-"""One run of the command: its flags, and how far it has come."""
+"""One run of the command: its flags, and how to resume it."""
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 
 import attrs
+import click
 
 PROGRAM = "aifaceswap"
 SITE = "https://aifacesswap.com"
+
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 @attrs.define(eq=False)
@@ -21,38 +25,68 @@ class CommandContext:
         command: The name of the command, ``""`` until it is known.
         emulated: Whether the command runs against a private emulator.
         as_json: Whether JSON was asked for.
+        quiet: Whether only data and errors are written.
+        verbose: Whether each request is logged.
+        proxy: The proxy that was typed.
         idempotency_key: The key of the swap that is created, once it may have been sent.
-        resume: The command that goes on with what has been paid, if there is any.
+        resume: The command that continues what has been charged, if there is any.
+        longer_timeout: The ``--timeout`` to try next, after one that was too short.
     """
 
     arguments: Sequence[str]
     command: str = ""
     emulated: bool = False
     as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    proxy: str | None = None
     idempotency_key: str | None = None
     resume: str | None = None
+    longer_timeout: str | None = None
 
     @property
     def shows_table(self) -> bool:
-        """Whether data is shown as a table: nobody asked for JSON, and stdout is a terminal."""
+        """Whether data is shown as a table: stdout is a terminal, and JSON was not asked for."""
         return not self.as_json and sys.stdout.isatty()
 
-    def retyped(self, *options: str, emulated: bool | None = None) -> str:
-        """The command as it was typed, ready for a shell."""
-        at = self.arguments.index(self.command) if self.command in self.arguments else 0
-        flags = [word for word in self.arguments[:at] if word != "--emulator"]
+    def retyped(self, *options: object, emulated: bool | None = None) -> str:
+        """The command as it was typed, with options after its name that replace earlier ones."""
+        words = [word for word in _without(self.arguments, options) if word != "--emulator"]
+        at = words.index(self.command) if self.command in words else 0
+        flags = words[:at]
         if self.emulated if emulated is None else emulated:
             flags.insert(0, "--emulator")
-        rest = [word for word in self.arguments[at:] if word != "--emulator"]
-        return command_line(*flags, *rest[:1], *options, *rest[1:])
+        return command_line(*flags, *words[at : at + 1], *options, *words[at + 1 :])
 
     def set_resume(self, *commands: str) -> None:
-        """Remember what goes on from here, where there is something to go on with."""
+        """Remember the commands that continue from here, one after the other."""
         # A private emulator ends with the command, and its swaps with it.
         if not self.emulated:
             self.resume = " && ".join(commands)
 
 
+def current_context() -> CommandContext | None:
+    """The context of the command that is running in this thread."""
+    running = click.get_current_context(silent=True)
+    return None if running is None else running.find_object(CommandContext)
+
+
 def command_line(*words: object) -> str:
-    """A command of ours, ready for a shell."""
-    return shlex.join([PROGRAM, *(str(word) for word in words if word is not None)])
+    """One of our commands, ready for a shell; None is left out, and so are passwords in URLs."""
+    shown = (_PASSWORD.sub("…@", str(word)) for word in words if word is not None)
+    return shlex.join([PROGRAM, *shown])
+
+
+def _without(words: Sequence[str], options: Sequence[object]) -> list[str]:
+    """The words without the options that are given again, and without the values of those."""
+    names = {str(option) for option in options if str(option).startswith("--")}
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in names:
+            skip = True
+        elif word.partition("=")[0] not in names:
+            kept.append(word)
+    return kept

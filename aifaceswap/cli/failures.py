@@ -1,18 +1,20 @@
-"""What a failure means for the user: exit code, words, and what to do next."""
+"""What a failure means for the user: exit code, message and what to do next."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 import click
 from rich.text import Text
 
-from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE, DEFAULT_BASE_URL
 from aifaceswap.cli.context import SITE, CommandContext, command_line
-from aifaceswap.cli.rendering import note, printable
+from aifaceswap.cli.rendering import printable, write_error_line
 from aifaceswap.errors import (
     AIFaceSwapError,
     APIConnectionError,
@@ -47,6 +49,12 @@ AnyError = TypeVar("AnyError", bound=Exception)
 ERROR, USAGE, FAILED, NO_ACCESS, TIMEOUT = 1, 2, 3, 4, 5
 INTERRUPTED, TERMINATED = 130, 143
 
+#: The end of every base URL of the API.
+API_PATH = urlsplit(DEFAULT_BASE_URL).path
+
+_COMMANDS_WITH_ID = {"get", "wait", "download"}
+_URL_ARGUMENTS = {"source_url", "target_url"}
+
 
 class CommandError(click.ClickException):
     """A failure that only the command knows, with its own advice.
@@ -67,82 +75,90 @@ class Advice:
 
     Attributes:
         exit_code: What the process ends with.
-        text: What to do next; the words in braces are those of `_words`.
+        text: What to do next; `_placeholders` fills in the words in braces.
     """
 
     exit_code: int
     text: str
 
 
-#: The row of an error's own class counts, or that of the nearest one above.
+#: The row of an error's own class applies, or that of its nearest base class.
 ADVICE: dict[type[BaseException], Advice] = {
     AIFaceSwapError: Advice(ERROR, "{again}"),
-    ConfigurationError: Advice(ERROR, f"correct {BASE_URL_VARIABLE}, or unset it to use {SITE}"),
-    InvalidRequestError: Advice(USAGE, "nothing was sent; correct it ({help})"),
-    APIConnectionError: Advice(
-        ERROR, f"check the network (and {BASE_URL_VARIABLE}, if you have set it), then {{again}}"
-    ),
-    APITimeoutError: Advice(TIMEOUT, "the service is slow or out of reach; in a minute, {again}"),
+    ConfigurationError: Advice(ERROR, "Correct it, then {retry}"),
+    InvalidRequestError: Advice(USAGE, "Nothing was sent. See: {help}"),
+    APIConnectionError: Advice(ERROR, "Check the network{base_url}. {again}"),
+    APITimeoutError: Advice(TIMEOUT, "The service is slow or unreachable. {again}"),
     APIResponseError: Advice(
-        ERROR, "a proxy may have answered in the service's place; without it, {again}"
+        ERROR,
+        "The response may come from a proxy or another server. Check the network{base_url}. "
+        "{again}",
     ),
-    APIStatusError: Advice(ERROR, "if the message does not help, ask support; or {again}"),
-    BadRequestError: Advice(ERROR, "correct what the message names, then {retry}"),
+    APIStatusError: Advice(ERROR, "If the message does not help, contact support. {again}"),
+    BadRequestError: Advice(ERROR, "Correct what the message names, then {retry}"),
     SourceUnreachableError: Advice(
-        ERROR, "open both URLs in a private browser window; once they load there, {retry}"
+        ERROR, "Open both URLs in a private browser window. When both load, {retry}"
     ),
     AuthenticationError: Advice(
         NO_ACCESS,
-        f"export {API_KEY_VARIABLE}=<a live key> (make one in your account on {SITE}; it must "
-        f"belong to {BASE_URL_VARIABLE}, if you have set that), then {{retry}}",
+        f"Set a valid key from your account on {SITE}{{for_base_url}}:\n"
+        f"  export {API_KEY_VARIABLE}=<your key>",
     ),
     InsufficientCreditsError: Advice(
-        ERROR, f"top up on {SITE} ('aifaceswap me' shows what is left), then {{fresh}}"
+        ERROR, f"Add credits on {SITE} ('aifaceswap me' shows the balance), then {{retry_new}}"
     ),
     NotFoundError: Advice(
-        ERROR, "check the id; a key sees no swaps but its own:\n  aifaceswap list --all"
+        ERROR, "Check the ID. A key sees only its own swaps:\n  aifaceswap list --all"
     ),
     ConflictError: Advice(
-        ERROR, "the key was used for another request: repeat that one exactly, or {fresh}"
+        ERROR,
+        "The idempotency key was used for another request. Repeat that request, or {retry_new}",
     ),
-    PayloadTooLargeError: Advice(ERROR, "use smaller pictures"),
+    PayloadTooLargeError: Advice(ERROR, "Use smaller images."),
     UnsupportedMediaTypeError: Advice(
-        ERROR, "SOURCE must be a picture, and TARGET what --type says: an image or a gif"
+        ERROR, "SOURCE must be an image; TARGET must match --type: an image or a GIF."
     ),
-    ContentRejectedError: Advice(ERROR, "use other pictures; these would be refused again"),
-    RateLimitError: Advice(ERROR, "{wait}, then {again}"),
-    DailyLimitError: Advice(ERROR, "the day's requests are used up; {wait}, then {again}"),
+    ContentRejectedError: Advice(ERROR, "Use other images: these will be rejected again."),
+    RateLimitError: Advice(ERROR, "Wait {delay}. {again}"),
+    DailyLimitError: Advice(ERROR, "Today's requests are used up. Wait {delay}. {again}"),
     ConcurrencyLimitError: Advice(
-        ERROR, "wait until one of your swaps has ended (aifaceswap list), then {again}"
+        ERROR, "Wait until one of your swaps finishes (aifaceswap list). {again}"
     ),
-    ServerError: Advice(
-        ERROR, "the service failed (its support asks for the request id); in a minute, {again}"
-    ),
+    ServerError: Advice(ERROR, "The service failed. Wait a minute. {again}"),
     ServiceUnavailableError: Advice(
-        ERROR, "the service is off or overloaded; {wait}, then {again}"
+        ERROR, "The service is off or overloaded. Wait {delay}. {again}"
     ),
-    SwapFailedError: Advice(FAILED, "use other pictures; each try is a new swap"),
-    WaitTimeoutError: Advice(TIMEOUT, "the swap goes on; {again}"),
-    # Where its cause is known, that one's row counts.
-    BulkStoppedError: Advice(ERROR, "mend what the message names, then {again}"),
+    SwapFailedError: Advice(FAILED, "Try other images; each attempt is a new swap."),
+    WaitTimeoutError: Advice(TIMEOUT, "The swap is still running. {again}"),
+    # If its cause is known, the row of the cause applies.
+    BulkStoppedError: Advice(ERROR, "Fix the problem above. {again}"),
     JournalError: Advice(
-        ERROR, "the journal is as it was; do what the message says, or give another --journal"
+        ERROR, "The journal was not changed. Fix the problem above, or use another journal file."
     ),
-    OSError: Advice(ERROR, "make room or give a file that can be written, then {again}"),
+    OSError: Advice(ERROR, "Free some space, or use a file that can be written. {again}"),
 }
 
-_BAD_KEY = Advice(
-    NO_ACCESS,
-    f"export {API_KEY_VARIABLE}=<your key> (from your account on {SITE}), "
-    "or try it without one:{emulated}",
+# These two need other advice than the rest of their class.
+_BY_FIELD = {
+    "api_key": Advice(
+        NO_ACCESS,
+        f"Set your key (from your account on {SITE}):\n  export {API_KEY_VARIABLE}=<your key>\n"
+        "Or try it without a key:{emulated}",
+    ),
+    "base_url": Advice(ERROR, f"Correct {BASE_URL_VARIABLE}, or unset it to use {SITE}."),
+}
+_LOCAL_FILE = Advice(USAGE, "Local files cannot be uploaded yet. Host the image and pass its URL.")
+_WRONG_BASE_URL = Advice(
+    ERROR, f"{BASE_URL_VARIABLE} probably needs {API_PATH} at the end:{{longer_base_url}}"
 )
-# What is another matter with a private emulator, which ends with the command.
+_NO_SUCH_ENDPOINT = Advice(ERROR, f"Check the base URL{{base_url}}. See: {command_line('doctor')}")
+# A private emulator ends with the command, and its swaps with it.
 _EMULATED: dict[type[BaseException], Advice] = {
     NotFoundError: Advice(
-        ERROR, "a private emulator begins empty; serve one that stays:\n  aifaceswap emulator"
+        ERROR, "A private emulator starts empty. Serve one that stays:\n  aifaceswap emulator"
     ),
     WaitTimeoutError: Advice(
-        TIMEOUT, "the private emulator is gone, and the swap with it; with more time, {retry}"
+        TIMEOUT, "The private emulator and its swap are gone. To wait longer, {retry_longer}"
     ),
 }
 
@@ -165,20 +181,21 @@ ARGUMENTS = {
     "timeout": "--timeout",
     "api_key": API_KEY_VARIABLE,
     "base_url": BASE_URL_VARIABLE,
+    "proxy": "--proxy",
 }
 
-# What people try that have not read the help.
-_KEY_ADVICE = f"the key is read from the environment alone: export {API_KEY_VARIABLE}=<your key>"
+# What people try who have not read the help.
+_KEY_ADVICE = f"The key is read only from the environment:\n  export {API_KEY_VARIABLE}=<your key>"
 _MISPLACED = {
-    "--emulator": "--emulator stands before the command:{emulated}",
+    "--emulator": "--emulator goes before the command:{emulated}",
     "--api-key": _KEY_ADVICE,
     "--key": _KEY_ADVICE,
-    "--base-url": f"the URL is read from the environment alone: export {BASE_URL_VARIABLE}=<url>",
+    "--base-url": f"The URL is read only from the environment:\n  export {BASE_URL_VARIABLE}=<url>",
 }
 
 
 def report(error: BaseException, context: CommandContext) -> int:
-    """Say on stderr what happened and what to do next."""
+    """Write to stderr what happened and what to do next, and return the exit code."""
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return _report_stop("Interrupted.", INTERRUPTED, context)
     if isinstance(error, asyncio.CancelledError):
@@ -193,18 +210,30 @@ def report(error: BaseException, context: CommandContext) -> int:
 
 
 def find_advice(error: Exception, context: CommandContext) -> Advice:
-    """The row for an error: that of its own class, or of the nearest one above."""
-    if isinstance(error, ConfigurationError) and error.field == "api_key":
-        return _BAD_KEY
+    """The advice for an error: that of its own class, or of its nearest base class."""
     error = _cause(error)
+    if isinstance(error, ConfigurationError) and error.field in _BY_FIELD:
+        return _BY_FIELD[error.field]
+    if _is_local_file(error):
+        return _LOCAL_FILE
+    if isinstance(error, NotFoundError) and not context.emulated:
+        if _lacks_api_path():
+            return _WRONG_BASE_URL
+        if context.command not in _COMMANDS_WITH_ID:
+            return _NO_SUCH_ENDPOINT
     table = {**ADVICE, **_EMULATED} if context.emulated else ADVICE
     return next(table[kind] for kind in type(error).__mro__ if kind in table)
 
 
 def describe(error: Failure) -> str:
-    """What happened, in the words of the user: variables and options in place of arguments."""
+    """What happened, with variables and options in place of the client's arguments."""
+    if isinstance(error, NotFoundError) and _lacks_api_path():
+        return f"Not found: {_custom_base_url()} ({error.status})"
     if isinstance(error, APIStatusError):
         return f"{error.message} ({' '.join(str(x) for x in (error.status, error.code) if x)})"
+    if isinstance(error, InvalidRequestError) and _is_local_file(error):
+        argument = ARGUMENTS[error.field]
+        return f"{argument} must be a public https:// URL, not a local file: {error.value}"
     if isinstance(error, ConfigurationError | InvalidRequestError):
         named = error.message.startswith(error.field)
         field = ARGUMENTS.get(error.field, error.field) if named else ""
@@ -212,6 +241,21 @@ def describe(error: Failure) -> str:
     if isinstance(error, AIFaceSwapError):
         return error.message
     return f"{error.filename or 'output'}: {error.strerror or error}"
+
+
+def _is_local_file(error: Exception) -> bool:
+    if not isinstance(error, InvalidRequestError) or error.field not in _URL_ARGUMENTS:
+        return False
+    return isinstance(error.value, str) and bool(error.value) and "://" not in error.value
+
+
+def _custom_base_url() -> str:
+    return os.environ.get(BASE_URL_VARIABLE, "").rstrip("/")
+
+
+def _lacks_api_path() -> bool:
+    """Whether a base URL is set, and its end is not that of the API."""
+    return bool(_custom_base_url()) and not _custom_base_url().endswith(API_PATH)
 
 
 def next_step(error: Exception, context: CommandContext) -> str:
@@ -225,10 +269,10 @@ def _report_failure(error: Failure, context: CommandContext) -> int:
     error = _cause(error)
     request_id = getattr(error, "request_id", None)
     if request_id:
-        note(f"Request id: {printable(request_id)}")
+        write_error_line(f"Request id: {printable(request_id)}")
     key = getattr(error, "idempotency_key", None) or context.idempotency_key
     if key and advice.exit_code != USAGE and context.command != "bulk":
-        note(f"Idempotency key: {printable(key)}")
+        write_error_line(f"Idempotency key: {printable(key)}")
     _print_next(next_step(error, context))
     return advice.exit_code
 
@@ -239,66 +283,72 @@ def _report_usage(error: click.ClickException, context: CommandContext) -> int:
         _print_next(error.advice)
     else:
         option = error.option_name if isinstance(error, click.NoSuchOption) else ""
-        _print_next(_MISPLACED.get(option, "{help}").format_map(_placeholders(error, context)))
+        advice = _MISPLACED.get(option, "See: {help}")
+        _print_next(advice.format_map(_placeholders(error, context)))
     return error.exit_code
 
 
 def _report_stop(how: str, exit_code: int, context: CommandContext) -> int:
-    note(how, style="bold")
+    write_error_line(how, style="bold")
     if context.idempotency_key:
-        note(f"Idempotency key: {context.idempotency_key}")
+        write_error_line(f"Idempotency key: {context.idempotency_key}")
     if context.resume:
         _print_next(_resume_advice(context))
     elif context.emulated:
-        note("The private emulator is gone; nothing was paid.")
+        write_error_line("The private emulator is gone; nothing was charged.")
     return exit_code
 
 
 def _print_error(message: str) -> None:
-    note(Text.assemble(("Error:", "bold red"), " ", printable(message)))
+    write_error_line(Text.assemble(("Error:", "bold red"), " ", printable(message)))
 
 
 def _print_next(advice: str) -> None:
-    note(Text.assemble(("Next:", "bold"), " ", advice))
+    write_error_line(Text.assemble(("Next:", "bold"), " ", advice))
 
 
 def _placeholders(error: Exception, context: CommandContext) -> dict[str, str]:
-    """What the advice may speak of."""
-    retry = f"run\n  {context.retyped()}"
+    """What stands for the words in braces of an advice."""
+    retry = f"run:\n  {context.retyped()}"
     own_key = any(word.startswith("--idempotency-key") for word in context.arguments)
     click_context = error.ctx if isinstance(error, click.UsageError) else None
     command = [context.command] if context.command else []
-    help_line = (
-        f"{click_context.command_path} --help"
-        if click_context
-        else command_line(*command, "--help")
-    )
+    base_url = "" if context.emulated else _custom_base_url()
     return {
-        "again": _resume_advice(context) if context.resume else retry,
+        "again": _resume_advice(context) if context.resume else f"To try again, {retry}",
         "retry": retry,
-        "fresh": "run it with another --idempotency-key" if own_key else retry,
-        "wait": f"wait {format_duration(getattr(error, 'retry_after', None))}",
-        "help": help_line,
+        "retry_new": "use another --idempotency-key." if own_key else retry,
+        "retry_longer": f"run:\n  {context.retyped('--timeout', context.longer_timeout)}",
+        "delay": format_duration(getattr(error, "retry_after", None)),
+        "help": f"{click_context.command_path} --help"
+        if click_context
+        else command_line(*command, "--help"),
         "emulated": f"\n  {context.retyped(emulated=True)}",
+        "base_url": f" and {BASE_URL_VARIABLE} ({printable(base_url)})" if base_url else "",
+        "for_base_url": f" for the service at {printable(base_url)}" if base_url else "",
+        "longer_base_url": f"\n  export {BASE_URL_VARIABLE}={printable(base_url)}{API_PATH}",
     }
 
 
 def _resume_advice(context: CommandContext) -> str:
-    what = "run; nothing is" if context.command == "bulk" else "swap, which is not"
-    return f"go on with the same {what} paid twice:\n  {context.resume}"
+    what = "run" if context.command == "bulk" else "swap"
+    return f"Resume the same {what} (nothing is charged twice):\n  {context.resume}"
 
 
 def _cause(error: AnyError) -> AnyError | Failure:
-    """What stopped a run of many swaps says more than that it has stopped."""
+    """The error that stopped a bulk run, which says more than that it has stopped."""
     cause = error.__cause__ if isinstance(error, BulkStoppedError) else None
     return cause if isinstance(cause, AIFaceSwapError | OSError) else error
 
 
 def format_duration(seconds: float | None) -> str:
-    """A time in words; None: one of unknown length."""
+    """A duration in its two largest units; None: an unknown one."""
     if seconds is None:
         return "a minute"
     minutes, rest = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "a second"
+    days, hours = divmod(hours, 24)
+    days_unit = "day" if days == 1 else "days"
+    parts = ((days, days_unit), (hours, "h"), (minutes, "min"), (rest, "s"))
+    words = [f"{count} {unit}" for count, unit in parts if count]
+    return " ".join(words[:2]) or "a second"

@@ -1,11 +1,11 @@
-"""Options that several commands have."""
+"""Options and help that several commands share."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import urlsplit
 
 import click
@@ -15,8 +15,33 @@ from aifaceswap.cli.context import CommandContext
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class HelpfulGroup(click.Group):
+    """A group that shows its help when nothing is typed, and its commands under headings.
+
+    Attributes:
+        sections: Headings, and the names of the commands below each.
+    """
+
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; see `click.Command.parse_args`."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands; see `click.Group.format_commands`."""
+        width = max(map(len, self.commands))
+        for heading, names in (self.sections or {"Commands": list(self.commands)}).items():
+            limit = formatter.width - width - 6
+            rows = [
+                (name.ljust(width), self.commands[name].get_short_help_str(limit)) for name in names
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
 class FiniteFloat(click.FloatRange):
-    """A number in a range; `inf` and `nan` are none."""
+    """A finite number in a range."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -24,30 +49,83 @@ class FiniteFloat(click.FloatRange):
         """Read the number; see `click.ParamType.convert`."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} must be a finite number.", param, ctx)
         return number
+
+    def _describe_range(self) -> str:  # for `--help`, where the text says what matters
+        return ""
+
+
+class Integer(click.IntRange):
+    """An integer in a range, which `--help` does not repeat."""
+
+    def _describe_range(self) -> str:
+        return ""
+
+
+def examples(*lines: str) -> str:
+    """Examples for the end of a command's help; a `#` line explains those below it."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def json_option(function: Function) -> Function:
-    """Give a command the option ``--json``."""
-    return click.option(
-        "--json",
-        is_flag=True,
+    """Add the option ``--json`` to a command."""
+    option = click.option(
+        "--json", "as_json", is_flag=True, expose_value=False, callback=_store, help="Output JSON."
+    )
+    return option(function)
+
+
+def common_options(function: Function) -> Function:
+    """Add the options that control output: ``--json``, ``--quiet`` and ``--verbose``."""
+    decorators = (
+        json_option,
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=_store,
+            help="Show only data and errors.",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_store,
+            help="Log every request to stderr.",
+        ),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def connection_options(function: Function) -> Function:
+    """Add ``--proxy`` and the options that control output."""
+    option = click.option(
+        "--proxy",
         expose_value=False,
-        callback=_set_json,
-        help="Write JSON on a terminal, too.",
-    )(function)
+        callback=_store,
+        metavar="URL",
+        help="HTTP proxy. [default: HTTPS_PROXY]",
+    )
+    return option(common_options(function))
 
 
 def metadata_option(function: Function) -> Function:
-    """Give a command the option ``--metadata``."""
+    """Add the option ``--metadata`` to a command."""
     return click.option(
-        "--metadata", callback=_read_object, metavar="JSON", help="Comes back with the swap."
+        "--metadata",
+        callback=_read_object,
+        metavar="JSON",
+        help="JSON object to store with the swap.",
     )(function)
 
 
 def read_local_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """See that a URL is one of this machine: nothing is handed to others."""
+    """Check that a URL belongs to this machine: deliveries are not forwarded to others."""
     from aifaceswap._validation import is_loopback  # noqa: PLC0415 - `--help` does without it
 
     if value is None:
@@ -62,21 +140,22 @@ def read_local_url(_: click.Context, __: click.Parameter, value: str | None) -> 
     is_written = value.isascii() and value.isprintable() and not set(value) & {" ", "\\"}
     if not (is_usable and is_local and is_written):
         example = "http://127.0.0.1:8000/hooks/swap"
-        raise click.BadParameter(f"{value!r} is no URL of this machine, e.g. {example}")
+        message = f"must be a URL on this machine, for example {example}; got {value!r}"
+        raise click.BadParameter(message)
     return value
 
 
 def suggest_real_service(context: CommandContext) -> None:
-    """After a command against a private emulator, say how to do the same with a key."""
+    """After a command against a private emulator, show how to do the same with a key."""
     if context.emulated:
         from aifaceswap.cli.rendering import note_real_service  # noqa: PLC0415 - loads rich
 
         note_real_service(context)
 
 
-def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+def _store(ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value:
-        ctx.ensure_object(CommandContext).as_json = True
+        setattr(ctx.ensure_object(CommandContext), param.name, value)
 
 
 def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> object:
@@ -87,5 +166,6 @@ def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> ob
     except (ValueError, RecursionError):
         read = None
     if not isinstance(read, dict):
-        raise click.BadParameter(f"{value!r} is no JSON object, e.g. '{{\"order\": 7}}'.")
+        message = f"must be a JSON object, for example '{{\"order\": 7}}'; got {value[:80]!r}"
+        raise click.BadParameter(message)
     return cast("object", read)

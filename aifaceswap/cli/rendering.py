@@ -18,7 +18,7 @@ from rich.text import Text
 
 from aifaceswap._api import codec
 from aifaceswap._limits import API_KEY_VARIABLE
-from aifaceswap.cli.context import SITE, CommandContext
+from aifaceswap.cli.context import SITE, CommandContext, current_context
 from aifaceswap.models import Account, Swap, without_query
 
 _STYLES = {"done": "green", "failed": "red"}
@@ -33,15 +33,29 @@ def printable(text: object) -> str:
 
 
 def note(text: str | Text = "", *, style: str = "", console: Console | None = None) -> None:
-    """Write a line to stderr; it is never cut or folded, so that commands can be copied."""
+    """Write a line to stderr, unless --quiet; never folded, so that commands can be copied."""
+    if not is_quiet():
+        write_error_line(text, style=style, console=console)
+
+
+def is_quiet() -> bool:
+    """Whether the running command writes data alone; when it has failed, errors follow."""
+    context = current_context()
+    return context is not None and context.quiet
+
+
+def write_error_line(
+    text: str | Text = "", *, style: str = "", console: Console | None = None
+) -> None:
+    """Write a line to stderr, also with --quiet."""
     console = console or _stderr()
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def note_real_service(context: CommandContext) -> None:
-    """Say what a private emulator has done, and how to do the same with a key."""
+    """Explain that nothing was charged, and how to run the same command with a key."""
     note()
-    note("This was a private emulator: nothing reached the service, and nothing was paid.")
+    note("This was a private emulator: nothing reached the service, and nothing was charged.")
     note(f"Next, with a key from your account on {SITE}:")
     note(f"  export {API_KEY_VARIABLE}=<your key>")
     note(f"  {context.retyped(emulated=False)}")
@@ -87,16 +101,18 @@ def show_swaps(swaps: Iterable[Swap]) -> None:
 
 
 class Display:
-    """What is going on, on stderr; it moves on a terminal and is silent elsewhere.
+    """Live progress on stderr; it shows on a terminal alone.
 
     Args:
-        doing: What begins.
+        doing: The first step.
         silent: Whether to show nothing on a terminal, either.
     """
 
     def __init__(self, doing: str, *, silent: bool = False) -> None:
         console = _stderr()
-        self._moves = not silent and sys.stderr.isatty() and console.is_interactive
+        self._is_live = (
+            not silent and not is_quiet() and sys.stderr.isatty() and console.is_interactive
+        )
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -105,12 +121,12 @@ class Display:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not self._moves,
+            disable=not self._is_live,
         )
         self._task = self._progress.add_task(doing, total=None, share="")
 
     def __enter__(self) -> Self:
-        if self._moves:
+        if self._is_live:
             self._progress.start()
         return self
 
@@ -121,7 +137,7 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         # Older releases of rich write an empty line here even where they are disabled.
-        if self._moves:
+        if self._is_live:
             self._progress.stop()
 
     def note(self, text: str) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Literal, TypeVar, cast
 
 import anyio
 
 from aifaceswap._limits import API_KEY_VARIABLE
 from aifaceswap.budget import RequestBudget
-from aifaceswap.cli.context import CommandContext
+from aifaceswap.cli.context import CommandContext, current_context
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note
 from aifaceswap.client import AsyncClient
@@ -22,10 +23,14 @@ from aifaceswap.errors import ConfigurationError
 
 T = TypeVar("T")
 
+_QUOTES = "'\"`"
+
 
 def run_job(job: Callable[[], Coroutine[None, None, T]]) -> T:
-    """Run a job; SIGTERM cancels it as Ctrl-C does."""
-    return anyio.run(_until_terminated, job)
+    """Run a job on an event loop; SIGTERM cancels it as Ctrl-C does."""
+    context = current_context()
+    with _logging() if context is not None and context.verbose else nullcontext():
+        return anyio.run(_until_terminated, job)
 
 
 async def _until_terminated(job: Callable[[], Coroutine[None, None, T]]) -> T:
@@ -35,8 +40,24 @@ async def _until_terminated(job: Callable[[], Coroutine[None, None, T]]) -> T:
     return await job()
 
 
+@contextmanager
+def _logging() -> Generator[None]:
+    """Log each request to stderr; other libraries stay silent."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("aifaceswap")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 def run_server(job: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run a job that only Ctrl-C and SIGTERM end: they are its proper end."""
+    """Run a job that stops on Ctrl-C or SIGTERM; neither is an error."""
     try:
         run_job(job)
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -44,10 +65,13 @@ def run_server(job: Callable[[], Coroutine[None, None, None]]) -> None:
 
 
 def read_key() -> str:
-    """The key in the environment."""
+    """Read the key from the environment."""
     key = os.environ.get(API_KEY_VARIABLE, "").strip()
     if not key:
-        raise ConfigurationError("api_key: this variable is not set", field="api_key")
+        raise ConfigurationError("api_key is not set", field="api_key")
+    if key[0] in _QUOTES:
+        message = "api_key starts with a quote (position 0); use only the key itself, without "
+        raise ConfigurationError(f"{message}'Bearer ', quotes or line breaks", field="api_key")
     return key
 
 
@@ -55,9 +79,9 @@ def read_key() -> str:
 async def connect(
     context: CommandContext, budget: RequestBudget | Literal["shared"] = "shared"
 ) -> AsyncGenerator[AsyncClient]:
-    """A client of the service, or of an emulator that lives as long as the client."""
+    """Connect to the service, or to an emulator that stops with the client."""
     if not context.emulated:
-        async with AsyncClient(read_key(), budget=budget) as client:
+        async with AsyncClient(read_key(), budget=budget, proxy=context.proxy) as client:
             yield client
         return
     async with (
@@ -68,9 +92,9 @@ async def connect(
 
 
 def address_error(given: str, error: OSError) -> CommandError:
-    """The error of a server that cannot listen."""
+    """Build the error of a server that cannot listen on an address."""
     # asyncio's words repeat the address; those of a name that does not resolve are its own.
     number = error.errno or 0
     reason = os.strerror(number) if number > 0 else error.strerror or error
-    message = f"{given} cannot be used: {reason}"
-    return CommandError(message, "give another one, or --port 0 for a free one")
+    message = f"cannot listen on {given}: {reason}"
+    return CommandError(message, "Use another port, or --port 0 for a free one.")

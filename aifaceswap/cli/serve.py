@@ -40,9 +40,10 @@ async def _serve(emulator: Emulator) -> None:
             raise runtime.address_error(_describe_address(emulator), error) from None
         rendering.write_json({"base_url": emulator.base_url, "api_key": emulator.api_key})
         if not is_loopback(emulator.host):
-            note(f"Whoever reaches {emulator.host} can steer the emulator, and sees what it got.")
+            where = f"Anyone who can reach {emulator.host}"
+            note(f"{where} can control the emulator and see its requests.")
         if sys.stdout.isatty():
-            note(f"Serving until Ctrl-C. To look at: {emulator.origin}/")
+            note(f"Serving until Ctrl-C. Page: {emulator.origin}/")
             note("In another terminal:")
             note(f"  export {BASE_URL_VARIABLE}={emulator.base_url}")
             note(f"  export {API_KEY_VARIABLE}={emulator.api_key}")
@@ -52,5 +53,5 @@ async def _serve(emulator: Emulator) -> None:
 
 def _describe_address(emulator: Emulator) -> str:
     if emulator.host == "127.0.0.1":
-        return f"--port: {emulator.port}"
-    return f"--host {emulator.host} --port {emulator.port}"
+        return f"port {emulator.port}"
+    return f"{emulator.host}, port {emulator.port}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import attrs
 
 from aifaceswap._http.images import SwapImage, fits
 from aifaceswap._http.saving import check_target
+from aifaceswap._limits import MAX_PAGE_SIZE
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext, command_line
 from aifaceswap.cli.failures import CommandError, describe
 from aifaceswap.cli.rendering import Display, note
 from aifaceswap.client import AsyncClient
-from aifaceswap.errors import InvalidRequestError
+from aifaceswap.errors import InvalidRequestError, WaitTimeoutError
 from aifaceswap.models import Swap, SwapPage, SwapRequest
+
+# Seconds to suggest after a wait that was too short.
+_SHORTEST_SECOND_WAIT = 300.0
 
 
 @attrs.frozen(kw_only=True)
@@ -28,13 +33,53 @@ class SwapArguments:
         request: What is sent.
         idempotency_key: The user's own key.
         output: The file for its result.
-        timeout: Seconds to wait for its end.
+        timeout: The maximum time to wait, in seconds.
     """
 
     request: SwapRequest
     idempotency_key: str | None = None
     output: Path | None = None
     timeout: float = 300.0
+
+
+@attrs.frozen(kw_only=True)
+class Filters:
+    """Which swaps to list.
+
+    Attributes:
+        status: Their status.
+        since: The first day (UTC) on which they were created.
+        until: The last day (UTC) on which they were created.
+    """
+
+    status: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is any filter."""
+        return (self.status, self.since, self.until) != (None, None, None)
+
+    def match(self, swap: Swap) -> bool:
+        """Whether a swap passes all filters."""
+        if self.status is not None and swap.status != self.status:
+            return False
+        if self.since is None and self.until is None:
+            return True
+        day = None if swap.created_at is None else swap.created_at.astimezone(UTC).date()
+        if day is None:
+            return False
+        first = day if self.since is None else self.since.date()
+        last = day if self.until is None else self.until.date()
+        return first <= day <= last
+
+    def end_before(self, page: SwapPage) -> bool:
+        """Whether pages after this one are older than all that pass."""
+        dates = [swap.created_at for swap in page if swap.created_at is not None]
+        if self.since is None or not dates:
+            return False
+        return min(dates).astimezone(UTC).date() < self.since.date()
 
 
 def read_swap_arguments(
@@ -60,13 +105,13 @@ async def create(context: CommandContext, arguments: SwapArguments) -> None:
 
 
 async def run(context: CommandContext, arguments: SwapArguments) -> None:
-    """Create a swap, wait for its end, save its result, show it."""
+    """Create a swap, wait for it, save its result and show it."""
     async with runtime.connect(context) as client:
         with Display("Creating the swap") as display:
             swap = await _create(context, client, arguments, display)
-            display.show(swap)
-            swap = await client.swaps.wait(swap, timeout=arguments.timeout, on_update=display.show)
             output = arguments.output
+            then = () if output is None else (_download_command(swap, output),)
+            swap = await _wait(context, client, swap, arguments.timeout, display, *then)
             if output is not None:
                 output = await _save(context, client, swap, output, display)
     rendering.show_swap(swap, output=output, as_json=not context.shows_table)
@@ -77,51 +122,56 @@ async def run(context: CommandContext, arguments: SwapArguments) -> None:
 async def get(context: CommandContext, swap_id: str) -> None:
     """Show a swap."""
     async with runtime.connect(context) as client:
-        with Display("Asking the service"):
+        with Display("Fetching the swap"):
             swap = await client.swaps.get(swap_id)
     rendering.show_swap(swap, as_json=not context.shows_table)
     _suggest_next(context, swap)
 
 
 async def wait(context: CommandContext, swap_id: str, timeout: float) -> None:
-    """Wait for the end of a swap and show it."""
+    """Wait for a swap and show it."""
     context.set_resume(context.retyped())
     async with runtime.connect(context) as client:
-        with Display("Asking the service") as display:
+        with Display("Fetching the swap") as display:
             swap = await client.swaps.get(swap_id)
-            display.show(swap)
-            swap = await client.swaps.wait(swap, timeout=timeout, on_update=display.show)
+            swap = await _wait(context, client, swap, timeout, display)
     rendering.show_swap(swap, as_json=not context.shows_table)
     _suggest_next(context, swap)
 
 
 async def list_swaps(
-    context: CommandContext, limit: int, cursor: str | None, *, every: bool
+    context: CommandContext, limit: int, cursor: str | None, filters: Filters, *, every: bool
 ) -> None:
-    """Show one page of swaps, or all pages from there on."""
+    """Show the newest swaps that pass the filters, or all of them."""
     shown: list[Swap] = []
+    size = MAX_PAGE_SIZE if filters.are_set else limit
     async with runtime.connect(context) as client:
         # Lines of JSON are written as they come, and a display would run into them.
-        with Display("Asking the service", silent=not context.shows_table):
-            async for page in _pages(client, limit, cursor, every=every):
-                shown.extend(page)
-                cursor = page.next_cursor
+        with Display("Listing swaps", silent=not context.shows_table):
+            async for page in _pages(client, size, cursor):
+                left = len(page) if every else limit - len(shown)
+                selected = [swap for swap in page if filters.match(swap)][:left]
+                shown.extend(selected)
                 if not context.shows_table:
-                    _write_lines(page)
+                    _write_lines(selected)
+                cursor = None if filters.end_before(page) else page.next_cursor
+                if cursor is None or not (every or (filters.are_set and len(shown) < limit)):
+                    break
     if shown and context.shows_table:
         rendering.show_swaps(shown)
     elif not shown:
-        _explain_empty_list(context)
-    if cursor is not None:
-        more = command_line("list", f"--limit={limit}", f"--cursor={cursor}")
-        note(f"There may be more. Next: {more}")
+        _explain_empty_list(context, filters)
+    if cursor is not None and filters.are_set:
+        note(f"There may be more. Next: {context.retyped()} --all")
+    elif cursor is not None:
+        note(f"There may be more. Next: {context.retyped('--cursor', cursor)}")
 
 
 async def download(context: CommandContext, swap_id: str, output: Path | None) -> None:
     """Save the result of a swap."""
     context.set_resume(context.retyped())
     async with runtime.connect(context) as client:
-        with Display("Asking the service") as display:
+        with Display("Fetching the swap") as display:
             swap = await client.swaps.get(swap_id)
             if not swap.is_finished:
                 raise _not_finished_error(context, swap)
@@ -132,13 +182,13 @@ async def download(context: CommandContext, swap_id: str, output: Path | None) -
 async def me(context: CommandContext) -> None:
     """Show the account."""
     async with runtime.connect(context) as client:
-        with Display("Asking the service"):
+        with Display("Fetching the account"):
             account = await client.me()
     rendering.show_account(account, as_json=not context.shows_table)
 
 
 def check_output(path: Path) -> Path:
-    """Check that a result can be saved there, before a swap is paid."""
+    """Check that a result can be saved there, before a swap is charged."""
     if str(path) == "-":
         raise InvalidRequestError.for_field(
             "path", "-", "must name a file: stdout carries the swap's JSON"
@@ -155,12 +205,33 @@ async def _create(
     context.set_resume(context.retyped(*options))
     request = attrs.asdict(arguments.request, recurse=False)
     swap = await client.swaps.create(**request, idempotency_key=key)
-    commands = [command_line("wait", swap.id)]
-    if arguments.output is not None:
-        commands.append(command_line("download", swap.id, "--output", arguments.output))
-    context.set_resume(*commands)
+    then = () if arguments.output is None else (_download_command(swap, arguments.output),)
+    context.set_resume(command_line("wait", swap.id), *then)
     display.note(f"Created {rendering.printable(swap.id)}.")
     return swap
+
+
+async def _wait(
+    context: CommandContext,
+    client: AsyncClient,
+    swap: Swap,
+    timeout: float,
+    display: Display,
+    *then: str,
+) -> Swap:
+    """Wait for a swap; after a timeout, resuming means to wait longer and do what follows."""
+    display.show(swap)
+    try:
+        return await client.swaps.wait(swap, timeout=timeout, on_update=display.show)
+    except WaitTimeoutError:
+        longer = f"{max(_SHORTEST_SECOND_WAIT, 2 * timeout):g}"
+        context.set_resume(command_line("wait", swap.id, "--timeout", longer), *then)
+        context.longer_timeout = longer
+        raise
+
+
+def _download_command(swap: Swap, output: Path) -> str:
+    return command_line("download", swap.id, "--output", output)
 
 
 async def _save(
@@ -193,26 +264,25 @@ def _named(output: Path, image: SwapImage) -> Path:
     return path
 
 
-async def _pages(
-    client: AsyncClient, limit: int, cursor: str | None, *, every: bool
-) -> AsyncIterator[SwapPage]:
-    while True:
-        page = await client.swaps.list(limit=limit, cursor=cursor)
+async def _pages(client: AsyncClient, size: int, cursor: str | None) -> AsyncIterator[SwapPage]:
+    page = await client.swaps.list(limit=size, cursor=cursor)
+    yield page
+    while page.next_cursor is not None:
+        page = await client.swaps.list(limit=size, cursor=page.next_cursor)
         yield page
-        cursor = page.next_cursor
-        if cursor is None or not every:
-            return
 
 
-def _explain_empty_list(context: CommandContext) -> None:
-    if context.emulated:
-        note("A private emulator begins empty. Next, to serve one that stays: aifaceswap emulator")
+def _explain_empty_list(context: CommandContext, filters: Filters) -> None:
+    if filters.are_set:
+        note("No swaps match.")
+    elif context.emulated:
+        note("A private emulator starts empty. Next, to serve one that stays: aifaceswap emulator")
     else:
         note("There are no swaps. Next: aifaceswap run SOURCE TARGET --output FILE")
 
 
-def _write_lines(page: SwapPage) -> None:
-    for swap in page:
+def _write_lines(swaps: Iterable[Swap]) -> None:
+    for swap in swaps:
         rendering.write_json(swap)
 
 
@@ -222,7 +292,7 @@ def _not_finished_error(context: CommandContext, swap: Swap) -> CommandError:
 
 
 def _suggest_next(context: CommandContext, swap: Swap) -> None:
-    """Say to people how to come by the picture."""
+    """Show the command that gets the result."""
     if context.shows_table and not context.emulated and not swap.has_failed:
         todo = "download" if swap.is_finished else "wait"
         note(f"Next: {command_line(todo, swap.id)}")
