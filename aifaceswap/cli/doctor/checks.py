@@ -1,7 +1,6 @@
-"""What `doctor` looks at, piece by piece.
+"""The checks of `doctor`.
 
-The key appears in nothing that is found, not even its end: reports are pasted into tickets,
-and the shortest keys have little more than an end.
+No result contains any part of the key: reports are pasted into tickets.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from aifaceswap import _validation
-from aifaceswap._limits import BASE_URL_VARIABLE, SIGNATURE_TOLERANCE
+from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE, SIGNATURE_TOLERANCE
 from aifaceswap._validation import Secret
 from aifaceswap._version import __version__
 from aifaceswap.cli.context import SITE, CommandContext
-from aifaceswap.cli.failures import describe, format_duration, next_step
+from aifaceswap.cli.failures import API_PATH, describe, format_duration, next_step
 from aifaceswap.cli.rendering import printable
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -39,10 +38,10 @@ from aifaceswap.models import Account
 
 State = Literal["ok", "warning", "problem", "skipped"]
 
-#: Seconds for each of the looks that use the network.
+#: Seconds for each check that uses the network.
 TIMEOUT_SECONDS = 10.0
 
-_API_PATH = "/api/v1"
+
 _NOTABLE_SKEW = 30.0
 _RENEWAL = 14 * 86_400
 _SHOWN_ADDRESSES = 3
@@ -57,14 +56,14 @@ _OTHER_HOST = frozenset({62, 64})
 
 @attrs.frozen
 class Check:
-    """What one look has found.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        state: How it is; what could not be looked at is skipped.
-        text: The same in words.
+        name: What was checked.
+        state: The verdict; ``skipped`` if a check that it needs has failed.
+        text: The verdict in words.
         next: What to do about it.
-        data: The same for programs.
+        data: The verdict for programs.
     """
 
     name: str
@@ -76,7 +75,7 @@ class Check:
 
 @attrs.frozen
 class Settings:
-    """What a client would begin with.
+    """What a client would start with.
 
     Attributes:
         key: The API key, unchecked.
@@ -104,19 +103,19 @@ class Settings:
 
     @property
     def parts(self) -> SplitResult | None:
-        """The URL in parts; None if it is none."""
+        """The parts of the URL; None if it is malformed."""
         return None if self.url_error else urlsplit(self.base_url)
 
 
 @attrs.frozen
 class Reply:
-    """What became of the one request.
+    """The outcome of the one request.
 
     Attributes:
         seconds: How long it took.
-        ended: Unix time of its end.
-        account: The account, if there was one in the answer.
-        headers: The answer's headers.
+        ended: Unix time when it finished.
+        account: The account, if the response has one.
+        headers: The headers of the response.
         error: How it failed.
     """
 
@@ -128,12 +127,12 @@ class Reply:
 
     @property
     def was_received(self) -> bool:
-        """Whether there was an answer at all, whatever it said."""
+        """Whether there was any response."""
         return not isinstance(self.error, APIConnectionError)
 
 
 def check_versions() -> Check:
-    """The package, Python, and what the package stands on."""
+    """Versions of the package, of Python and of the dependencies."""
     found = {"aifaceswap": __version__, "python": platform.python_version()}
     missing: list[str] = []
     old: list[str] = []
@@ -149,13 +148,13 @@ def check_versions() -> Check:
     if missing:
         text += f"; not installed: {', '.join(missing)}"
     if old:
-        advice = "pip install --upgrade aifaceswap, in an environment of its own"
+        advice = "install the package again, in its own virtual environment"
         return Check("Versions", "problem", f"{'; '.join(old)} ({text})", advice, found)
     return Check("Versions", "ok", text, data=found)
 
 
 def _requirements() -> Iterator[tuple[str, str | None, str | None]]:
-    """Name, least version and extra of each requirement."""
+    """Name, lowest version and extra of each requirement."""
     try:
         lines = metadata.requires("aifaceswap") or []
     except metadata.PackageNotFoundError:  # run from a checkout
@@ -170,10 +169,10 @@ def _numbers(version: str) -> list[int]:
 
 
 def check_key(context: CommandContext, settings: Settings, reply: Reply | None) -> Check:
-    """The key: is it there, can it be sent, is it a live one?"""
+    """Whether there is a key, it can be sent, and the service accepts it."""
     if settings.key_error is not None:
         fault, advice = describe(settings.key_error), next_step(settings.key_error, context)
-        missing = "AIFACESWAP_API_KEY is not set"
+        missing = f"{API_KEY_VARIABLE} is not set"
         return Check("Key", "problem", fault if settings.key.reveal() else missing, advice)
     length = _length(settings.key.reveal())
     if reply is not None and isinstance(reply.error, AuthenticationError):
@@ -181,31 +180,31 @@ def check_key(context: CommandContext, settings: Settings, reply: Reply | None) 
         return Check("Key", "problem", f"{describe(reply.error)}; {length}", advice)
     if reply is not None and reply.account is not None:
         return Check("Key", "ok", f"accepted; {length}")
-    return Check("Key", "skipped", f"{length}; whether it is a live one could not be asked")
+    return Check("Key", "skipped", f"{length}; the service could not be asked whether it is valid")
 
 
 def _length(key: str) -> str:
-    quotes = ", the first of them a quote" if key[0] in "'\"`" else ""
+    quotes = ", the first one a quote" if key[0] in "'\"`" else ""
     return f"{pluralize('character', len(key))}{quotes}"
 
 
 def check_base_url(context: CommandContext, settings: Settings) -> Check:
-    """The base URL: may the key go there, and is the API there?"""
+    """Whether the key may be sent to the base URL, and the API is there."""
     if settings.url_error is not None:
         advice = next_step(settings.url_error, context)
         return Check("Base URL", "problem", describe(settings.url_error), advice)
     data = {"url": settings.base_url}
-    if not urlsplit(settings.base_url).path.rstrip("/").endswith(_API_PATH):
-        text = f"{settings.base_url} does not end in {_API_PATH}"
-        advice = f"export {BASE_URL_VARIABLE}={settings.base_url.rstrip('/')}{_API_PATH}"
+    if not urlsplit(settings.base_url).path.rstrip("/").endswith(API_PATH):
+        text = f"{settings.base_url} does not end in {API_PATH}"
+        advice = f"export {BASE_URL_VARIABLE}={settings.base_url.rstrip('/')}{API_PATH}"
         return Check("Base URL", "warning", text, advice, data)
     return Check("Base URL", "ok", settings.base_url, data=data)
 
 
 async def check_name(settings: Settings) -> Check:
-    """The name in the base URL: does it resolve?"""
+    """Whether the host name of the base URL resolves."""
     if settings.parts is None:
-        return Check("Name", "skipped", "there is no base URL to take it from")
+        return Check("Name", "skipped", "needs a base URL")
     host = settings.parts.hostname or ""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -213,10 +212,10 @@ async def check_name(settings: Settings) -> Check:
                 host, None, type=socket.SOCK_STREAM
             )
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "there is no answer, or it is no name"
+        reason = getattr(error, "strerror", None) or "no response from DNS, or not a valid name"
         advice = (
             f"check the network, the DNS server, and the spelling in {BASE_URL_VARIABLE}, "
-            "if it is set"
+            "if you have set it"
         )
         return Check("Name", "problem", f"{host} does not resolve: {reason}", advice)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -226,12 +225,12 @@ async def check_name(settings: Settings) -> Check:
 
 
 async def check_tls(settings: Settings) -> Check:
-    """TLS: does the handshake succeed, and for how long will the certificate do?"""
+    """Whether the TLS handshake succeeds, and how long the certificate is valid."""
     parts = settings.parts
     if parts is None:
-        return Check("TLS", "skipped", "there is no base URL to connect to")
+        return Check("TLS", "skipped", "needs a base URL")
     if parts.scheme == "http":
-        return Check("TLS", "ok", "none: plain http, which does not leave this machine")
+        return Check("TLS", "ok", "not used: plain http, which does not leave this machine")
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             version, certificate = await _handshake(parts.hostname or "", parts.port or 443)
@@ -239,16 +238,16 @@ async def check_tls(settings: Settings) -> Check:
         text = f"the certificate is not valid: {error.verify_message}"
         return Check("TLS", "problem", text, _certificate_advice(error))
     except ssl.SSLError as error:
-        advice = f"what answers there does not speak TLS: correct {BASE_URL_VARIABLE}"
-        return Check("TLS", "problem", f"no handshake: {error.reason or error}", advice)
+        advice = f"the server there does not use TLS; correct {BASE_URL_VARIABLE}"
+        return Check("TLS", "problem", f"handshake failed: {error.reason or error}", advice)
     except (OSError, UnicodeError) as error:
-        reason = "no answer in time" if isinstance(error, TimeoutError) else "no connection"
+        reason = "no response in time" if isinstance(error, TimeoutError) else "no connection"
         return Check("TLS", "skipped", reason)
     return judge_certificate(version, certificate)
 
 
 async def _handshake(host: str, port: int) -> tuple[str, Mapping[str, Any]]:
-    """The version of TLS and the certificate. The client's HTTP library tells neither."""
+    """The version of TLS and the certificate, which the client's HTTP library does not show."""
     _, writer = await asyncio.open_connection(host, port, ssl=ssl.create_default_context())
     try:
         kept = writer.get_extra_info("ssl_object")
@@ -258,7 +257,7 @@ async def _handshake(host: str, port: int) -> tuple[str, Mapping[str, Any]]:
 
 
 def judge_certificate(version: str, certificate: Mapping[str, Any]) -> Check:
-    """For how long a valid certificate will do."""
+    """How long a certificate stays valid."""
     expires = ssl.cert_time_to_seconds(certificate["notAfter"])
     names = {name: value for part in certificate["issuer"] for name, value in part}
     issuer = printable(names.get("organizationName") or names.get("commonName") or "nobody")
@@ -274,38 +273,38 @@ def judge_certificate(version: str, certificate: Mapping[str, Any]) -> Check:
 
 def _certificate_advice(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code in _NOT_NOW:
-        return "set this machine's clock; if it is right, tell whoever runs the server"
+        return "set this machine's clock; if it is right, the server needs a new certificate"
     if error.verify_code in _OTHER_HOST:
-        return f"it is another host's: correct {BASE_URL_VARIABLE}"
+        return f"the certificate belongs to another host; correct {BASE_URL_VARIABLE}"
     return (
-        "install the system's certificates (ca-certificates), or, if a proxy or a server of "
-        "your own answers there, set SSL_CERT_FILE to a file with its authority's certificate, too"
+        "install the system's certificates (ca-certificates); behind a proxy or a server of your "
+        "own, set SSL_CERT_FILE to a file that also has the certificate of its authority"
     )
 
 
 def check_service(context: CommandContext, reply: Reply | None) -> Check:
-    """The service: does it answer, and as the API does?"""
+    """Whether the service responds as the API does."""
     if reply is None:
-        return Check("Service", "skipped", "not asked, for want of a key or a base URL")
+        return Check("Service", "skipped", "needs a key and a base URL")
     took = f"{reply.seconds * 1000:,.0f} ms"
     data = {"seconds": round(reply.seconds, 3)}
     if reply.error is None:
-        return Check("Service", "ok", f"answered in {took}", data=data)
-    if isinstance(reply.error, AuthenticationError):  # that is the key's line
-        return Check("Service", "ok", f"answered {reply.error.status} in {took}", data=data)
+        return Check("Service", "ok", f"responded in {took}", data=data)
+    if isinstance(reply.error, AuthenticationError):  # the line of the key shows it
+        return Check("Service", "ok", f"responded with {reply.error.status} in {took}", data=data)
     advice = next_step(reply.error, context)
     return Check("Service", "problem", describe(reply.error), advice, data)
 
 
 def check_clock(reply: Reply | None) -> Check:
-    """This machine's clock beside the service's: deliveries are refused by their age."""
+    """This machine's clock against the service's: webhook deliveries are rejected by age."""
     if reply is None or not reply.headers:
-        return Check("Clock", "skipped", "not known: the service has not answered")
+        return Check("Clock", "skipped", "needs a response from the service")
     try:
         server = parsedate_to_datetime(reply.headers["Date"]).timestamp()
     except (KeyError, ValueError, OverflowError):
-        return Check("Clock", "skipped", "the service does not say what time it is")
-    # The header is cut to whole seconds, and is written at any moment of the request.
+        return Check("Clock", "skipped", "the response has no Date header")
+    # The header is truncated to seconds, and is written at any moment of the request.
     skew = reply.ended - reply.seconds / 2 - (server + 0.5)
     off = f"{format_duration(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the service's"
     data = {"skew_seconds": round(skew, 1)}
@@ -313,33 +312,33 @@ def check_clock(reply: Reply | None) -> Check:
     if abs(skew) <= _NOTABLE_SKEW:
         return Check("Clock", "ok", f"within {_NOTABLE_SKEW:g} s of the service's", data=data)
     if abs(skew) < SIGNATURE_TOLERANCE:
-        text = f"{off}; webhook deliveries are refused from {SIGNATURE_TOLERANCE:g} s on"
+        text = f"{off}; from {SIGNATURE_TOLERANCE:g} s on, webhook deliveries are rejected"
         return Check("Clock", "warning", text, advice, data)
-    text = f"{off}; every webhook delivery is refused, as too old or too far ahead"
+    text = f"{off}; all webhook deliveries are rejected as too old or too far ahead"
     return Check("Clock", "problem", text, advice, data)
 
 
 def check_credits(reply: Reply | None) -> Check:
-    """The credits left."""
+    """The remaining credits."""
     if reply is None or reply.account is None:
-        return Check("Credits", "skipped", "not known: the key has not been accepted")
+        return Check("Credits", "skipped", "needs an accepted key")
     total = reply.account.credits.total
     data = {"total": total}
     if total <= 0:
-        return Check("Credits", "problem", "none left", f"top up on {SITE}", data)
+        return Check("Credits", "problem", "none left", f"add credits on {SITE}", data)
     return Check("Credits", "ok", f"{total:,.10g} left", data=data)
 
 
 def check_requests(reply: Reply | None) -> Check:
-    """The requests left in the window that has begun."""
+    """The remaining requests of the current window."""
     if reply is None or reply.account is None:
-        return Check("Requests", "skipped", "not known: the key has not been accepted")
+        return Check("Requests", "skipped", "needs an accepted key")
     rate = reply.account.rate_limit
     window = "" if rate.window_seconds is None else f" in {rate.window_seconds:g} s"
     text = f"{rate.remaining:,.10g} of {rate.limit:,.10g} left{window}"
     data = {"remaining": rate.remaining, "limit": rate.limit}
     if rate.remaining <= 0:
-        advice = "wait a minute; if that does not help, see what else uses the key"
+        advice = "wait a minute; if that does not help, find out what else uses the key"
         return Check("Requests", "warning", text, advice, data)
     return Check("Requests", "ok", text, data=data)
 

@@ -1,4 +1,4 @@
-"""`doctor`: everything that a call needs, looked at, and shown."""
+"""The command `doctor`: check everything that a call needs, and show the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "problem": "bol
 
 
 def run_checks(context: CommandContext) -> int:
-    """Look at everything, and show what was found."""
+    """Run all checks, show their results, and return the exit code."""
     results = runtime.run_job(lambda: _run_checks(context))
     if context.shows_table:
         _show(results)
@@ -40,7 +40,7 @@ def run_checks(context: CommandContext) -> int:
 
 
 async def _run_checks(context: CommandContext) -> list[Check]:
-    with Display("Examining"):
+    with Display("Checking"):
         async with _settings(context) as settings:
             reply = None
             if settings.key_error is None and settings.url_error is None:
@@ -70,7 +70,7 @@ async def _settings(context: CommandContext) -> AsyncGenerator[Settings]:
 
 
 async def _fetch_account(settings: Settings) -> Reply:
-    """GET /me, once: no retry hides what is wrong."""
+    """Send GET /me once, without retries that would hide a problem."""
     account, headers, failure = None, None, None
     began = time.monotonic()
     async with AsyncClient(

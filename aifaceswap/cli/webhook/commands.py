@@ -1,4 +1,4 @@
-"""The commands about webhooks and their options. What they do is in `listener` and `deliveries`."""
+"""The webhook commands and their options. What they do is in `listener` and `deliveries`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.options import (
     FiniteFloat,
     Function,
-    json_option,
+    HelpfulGroup,
+    Integer,
+    common_options,
+    examples,
     metadata_option,
     read_local_url,
 )
@@ -27,7 +30,7 @@ _key_file_option = click.option(
     "--key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The keys that may sign, one a line. Default: the one in AIFACESWAP_API_KEY.",
+    help="File with the signing keys, one a line. [default: AIFACESWAP_API_KEY]",
 )
 
 
@@ -35,58 +38,70 @@ def _tolerance_option(function: Function) -> Function:
     return click.option(
         "--tolerance",
         type=FiniteFloat(min=0, min_open=True),
-        default=SIGNATURE_TOLERANCE,
+        default=int(SIGNATURE_TOLERANCE),
         show_default=True,
         metavar="SECONDS",
-        help="How old, or how far ahead, a signature may be.",
+        help="Maximum age of a signature.",
     )(function)
 
 
-@click.group(short_help="Receive, check and send webhook deliveries.")
-@json_option
+@click.group(cls=HelpfulGroup, short_help="Receive, verify and send webhook deliveries.")
+@common_options
 def webhook() -> None:
-    """Receive, check and send webhook deliveries, on this machine.
+    """Receive, verify and send webhook deliveries on this machine.
 
-    The key that signs deliveries is the API key: AIFACESWAP_API_KEY, or with
-    `aifaceswap --emulator webhook ...` that of an emulator, key_emulator.
+    Deliveries are signed with the API key in AIFACESWAP_API_KEY. With
+    `aifaceswap --emulator webhook ...`, the key is key_emulator.
     """
 
 
-@webhook.command()
+@webhook.command(
+    epilog=examples(
+        "aifaceswap webhook listen --port 8400",
+        "aifaceswap webhook listen --port 8400 \\",
+        "    --forward-to http://127.0.0.1:8000/hooks/swap",
+    )
+)
 @click.option(
     "--port",
-    type=click.IntRange(0, 65_535),
+    type=Integer(0, 65_535),
     default=0,
     show_default=True,
-    help="0: a free one.",
+    metavar="N",
+    help="Port to listen on; 0 chooses a free port.",
 )
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on; 0.0.0.0: every one, for others to reach, too.",
+    metavar="ADDRESS",
+    help="Address to listen on; 0.0.0.0 makes it reachable from other machines.",
 )
 @click.option(
     "--forward-to",
     callback=read_local_url,
     metavar="URL",
-    help="Hand each delivery on to an app on this machine, as it came.",
+    help="Forward each delivery unchanged to an app on this machine.",
 )
 @_key_file_option
-@json_option
+@common_options
 @click.pass_obj
 def listen(context: CommandContext, /, **settings: Any) -> None:
-    """Receive deliveries until Ctrl-C, check each and show it.
+    """Receive webhook deliveries until Ctrl-C, verify and show each.
 
-    Every path is listened on. A delivery that comes twice is shown, and handed on, twice: the
-    app behind has to see to it that it is handled once.
+    All paths are served. A repeated delivery is shown and forwarded again; the app must process
+    it only once.
     """
     from aifaceswap.cli.webhook import listener
 
     listener.listen(context, **settings)
 
 
-@webhook.command()
+@webhook.command(
+    epilog=examples(
+        "aifaceswap webhook verify body.json --header 't=1760000000,v1=cee5...'",
+    )
+)
 @click.argument(
     "body", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
@@ -94,7 +109,7 @@ def listen(context: CommandContext, /, **settings: Any) -> None:
     "--header",
     required=True,
     metavar="VALUE",
-    help="The x-aifaceswap-signature header: t=...,v1=...",
+    help="Value of the x-aifaceswap-signature header: t=...,v1=...",
 )
 @_key_file_option
 @_tolerance_option
@@ -102,15 +117,15 @@ def listen(context: CommandContext, /, **settings: Any) -> None:
     "--now",
     type=FiniteFloat(min=0),
     metavar="SECONDS",
-    help="The Unix time to check it at. Default: this machine's clock.",
+    help="Unix time to verify at. Default: now.",
 )
-@json_option
+@common_options
 @click.pass_obj
 def verify(context: CommandContext, /, body: Path, **given: Any) -> int:
-    """Tell whether a delivery is to be believed, and if not, why.
+    """Verify a webhook delivery and explain why it fails.
 
-    BODY is a file with the raw body, byte for byte, or - for stdin. Exit code 0: it is to be
-    believed; 1: it is not.
+    BODY is a file with the raw body, byte for byte, or - for stdin. Exit code 0: the signature
+    is valid; 1: it is not.
     """
     from aifaceswap.cli.webhook import deliveries
 
@@ -118,33 +133,39 @@ def verify(context: CommandContext, /, body: Path, **given: Any) -> int:
     return deliveries.verify(context, raw, **given)
 
 
-@webhook.command()
+@webhook.command(
+    epilog=examples(
+        "aifaceswap webhook trigger --to http://127.0.0.1:8000/hooks/swap",
+        "aifaceswap webhook trigger --to http://127.0.0.1:8000/hooks/swap \\",
+        "    --event swap.failed --metadata '{\"order\": 7}'",
+    )
+)
 @click.option(
     "--to",
     "url",
     required=True,
     callback=read_local_url,
     metavar="URL",
-    help="Where your app receives webhooks, on this machine.",
+    help="Webhook URL of your app, on this machine.",
 )
 @click.option(
     "--event",
     type=click.Choice([SWAP_COMPLETED, SWAP_FAILED]),
     default=SWAP_COMPLETED,
     show_default=True,
-    help="What happened to the swap.",
+    metavar="EVENT",
+    help="swap.completed or swap.failed.",
 )
 @metadata_option
-@json_option
+@common_options
 @click.pass_obj
 def trigger(
     context: CommandContext, url: str, event: str, metadata: Mapping[str, object] | None
 ) -> int:
-    """Send one signed delivery to an app, and show its answer.
+    """Send one signed delivery to your app and show its response.
 
-    A private emulator creates a swap, sees it to its end and sends the delivery, signed with
-    AIFACESWAP_API_KEY, which the app has to check with. Nothing reaches the service, and nothing
-    is paid. Exit code 0: the app answered 2xx.
+    The delivery is signed with AIFACESWAP_API_KEY; your app must verify it with the same key.
+    Nothing reaches the service and nothing is charged. Exit code 0: the app responded with 2xx.
     """
     from aifaceswap.cli.webhook import deliveries
 

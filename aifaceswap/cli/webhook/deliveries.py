@@ -1,4 +1,4 @@
-"""Deliveries checked and sent by hand."""
+"""The commands that verify and send single deliveries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,40 +25,41 @@ from aifaceswap.errors import WebhookVerificationReason as Reason
 from aifaceswap.models import WebhookEvent
 from aifaceswap.webhooks._signature import check, read
 
-_STAMP = re.compile(r"(?:^|,)[ \t]*t=([0-9]{1,12})[ \t]*(?:,|$)")
+_DAY = 86_400
+_STAMP = re.compile(r"(?:^|,)[ \t]*t=([0-9]{1,11})[ \t]*(?:,|$)")
 
 _SOURCE = "https://example.com/face.jpg"
-#: The target with which the emulator's swap ends in such an event.
+#: The target with which the emulator's swap finishes with such an event.
 _TARGETS = {
     SWAP_COMPLETED: "https://example.com/target.jpg",
     SWAP_FAILED: "https://example.com/fails.jpg",
 }
 
-#: What to do about a delivery that is not to be believed.
+#: What to do about a delivery that fails verification.
 ADVICE = {
-    Reason.HEADER_MISSING: "give the delivery's x-aifaceswap-signature header as --header",
+    Reason.HEADER_MISSING: "Pass the delivery's x-aifaceswap-signature header as --header.",
     Reason.HEADER_MALFORMED: (
-        "give the header's value alone, as it was received: t=<seconds>,v1=<64 hex digits>"
+        "Pass only the value of the header, as received: t=<seconds>,v1=<64 hex digits>"
     ),
     Reason.SIGNATURE_MISMATCH: (
-        "give the body byte for byte as it was received, and the key that the swap was created "
-        "with; during a rotation the old key and the new one, in a --key-file"
+        "Use the body byte for byte as received, and the key that created the swap. During a "
+        "key rotation, put the old and the new key in a --key-file."
     ),
     Reason.TIMESTAMP_OUTSIDE_TOLERANCE: (
-        "the signature itself is right: set this machine's clock, or take the delivery for an "
-        "old one that somebody has sent again"
+        "The signature itself is valid. Check this machine's clock. If it is right, this is an "
+        "old delivery that was sent again."
     ),
-    Reason.BODY_MALFORMED: "whoever sent it has the key, but it is no event of the service",
+    Reason.BODY_MALFORMED: "The sender has the key, but the body is not an event of the service.",
 }
-_NEWLINE = "without the newline at its end, the body is the one that was signed: save it without"
+_NEWLINE = "Remove the newline at the end of the body: without it, the signature is valid."
 
-#: What to do about an app's answer; the nearest one from below counts.
+#: What to do about an app's status; the nearest one from below applies.
 _STATUS_ADVICE = {
-    300: "redirects are not followed: give the URL that this one leads to",
-    400: "the app refused it: let it check with the key that signed, which is {key}",
-    404: "the app has nothing there: correct --to",
-    405: "the app takes no POST there: correct --to",
-    406: "look into the app's log",
+    300: "Redirects are not followed. Use the URL that this one redirects to.",
+    400: "The app rejected it. It must verify with the key that signed, which is {key}.",
+    404: "The app does not serve this path. Correct --to.",
+    405: "The app does not accept POST at this path. Correct --to.",
+    406: "Check the app's log.",
 }
 
 
@@ -79,7 +81,7 @@ def verify(
     tolerance: float,
     now: float | None,
 ) -> int:
-    """Tell whether a delivery is to be believed."""
+    """Verify a delivery, and return the exit code."""
     keys = find_keys(context, key_file)
     at = time.time() if now is None else now
     event, error = None, None
@@ -89,11 +91,9 @@ def verify(
     except WebhookVerificationError as failure:
         error = failure
     stamp = _STAMP.search(header)
-    age = None if stamp is None else round(at - int(stamp[1]), 3)
-    if context.shows_table:
-        _show_verdict(event, error, age)
-    else:
-        _write_verdict(event, error, age)
+    signed = None if stamp is None else int(stamp[1])
+    show = _show_verdict if context.shows_table else _write_verdict
+    show(event, error, signed, at)
     if error is None:
         return 0
     advice = _NEWLINE if _has_extra_newline(body, header, keys) else ADVICE[error.reason]
@@ -104,7 +104,7 @@ def verify(
 def trigger(
     context: CommandContext, url: str, event: str, metadata: Mapping[str, object] | None
 ) -> int:
-    """Have a private emulator send one delivery."""
+    """Send one delivery from a private emulator, and return the exit code."""
     (key,) = find_keys(context)
     delivery = runtime.run_job(lambda: _send(key.reveal(), url, event, metadata))
     return _report_delivery(context, delivery)
@@ -118,7 +118,7 @@ async def _send(
     with Display("Sending the delivery"):
         async with (
             Emulator(
-                # Another swap each time: the app would take the same one for a repetition.
+                # A new swap each time: the app would treat the same one as a duplicate.
                 seed=secrets.randbits(63),
                 api_key=key,
                 duration=0.0,
@@ -145,7 +145,7 @@ def _report_delivery(context: CommandContext, delivery: DeliveryRecord) -> int:
                 ("Event", delivery.event),
                 ("Swap", delivery.swap_id),
                 ("Sent to", delivery.url or ""),
-                ("Answer", answer),
+                ("Response", answer),
             ]
         )
     else:
@@ -166,7 +166,7 @@ def _report_delivery(context: CommandContext, delivery: DeliveryRecord) -> int:
 
 def _find_next(context: CommandContext, status: int | None) -> str:
     if status is None:
-        return "start the app, or correct --to"
+        return "Start the app, or correct --to."
     nearest = max((least for least in _STATUS_ADVICE if least <= status), default=300)
     key = DEFAULT_API_KEY if context.emulated else f"the one in {API_KEY_VARIABLE}"
     return _STATUS_ADVICE[nearest].format(key=key)
@@ -177,9 +177,9 @@ def _read_keys(path: Path) -> tuple[Secret, ...]:
     try:
         return tuple(map(_validation.api_key, secrets or [Secret("")]))
     except ConfigurationError as error:
-        fault = "holds no key" if not secrets else error.message
-        message = f"--key-file: {rendering.printable(path)}: {fault}"
-        raise CommandError(message, "give a file with one key a line, and nothing else") from None
+        reason = error.message.removeprefix("api_key ") if secrets else "contains no key"
+        message = f"--key-file: {rendering.printable(path)}: {reason}"
+        raise CommandError(message, "Use a file with one key a line and nothing else.") from None
 
 
 def _lines(path: Path) -> list[Secret]:
@@ -188,7 +188,7 @@ def _lines(path: Path) -> list[Secret]:
 
 
 def _has_extra_newline(body: bytes, header: str, keys: tuple[Secret, ...]) -> bool:
-    """Whether an editor or a shell has put a newline behind the body."""
+    """Whether an editor or a shell has added a newline to the body."""
     bare = body.removesuffix(b"\n").removesuffix(b"\r")
     try:
         check(bare, header, keys, float("inf"))
@@ -198,28 +198,43 @@ def _has_extra_newline(body: bytes, header: str, keys: tuple[Secret, ...]) -> bo
 
 
 def _show_verdict(
-    event: WebhookEvent | None, error: WebhookVerificationError | None, age: float | None
+    event: WebhookEvent | None,
+    error: WebhookVerificationError | None,
+    signed: int | None,
+    at: float,
 ) -> None:
-    believed = "yes" if error is None else f"no: {error.reason}"
-    fields = [("Believed", believed)]
+    verdict = "valid" if error is None else f"invalid ({error.reason})"
+    fields = [("Signature", verdict)]
     if error is not None:
         fields.append(("Reason", error.message))
     if event is not None:
         fields += [("Event", event.event), ("Swap", event.swap.id), ("Status", event.swap.status)]
-    if age is not None:
-        fields.append(("Signed", f"{format_duration(abs(age))} {'ago' if age >= 0 else 'ahead'}"))
+    if signed is not None:
+        fields.append(("Signed", _describe_age(signed, at)))
     rendering.show_fields(fields)
 
 
+def _describe_age(signed: int, at: float) -> str:
+    """When a delivery was signed, and how long ago: in days, if there are any."""
+    age = abs(at - signed)
+    days = int(age // _DAY)
+    span = f"{days} {'day' if days == 1 else 'days'}" if days else format_duration(age)
+    direction = "ago" if at >= signed else "ahead"
+    return f"{datetime.fromtimestamp(signed, UTC):%Y-%m-%d %H:%M} UTC ({span} {direction})"
+
+
 def _write_verdict(
-    event: WebhookEvent | None, error: WebhookVerificationError | None, age: float | None
+    event: WebhookEvent | None,
+    error: WebhookVerificationError | None,
+    signed: int | None,
+    at: float,
 ) -> None:
     rendering.write_json(
         {
-            "believed": error is None,
+            "valid": error is None,
             "reason": None if error is None else error.reason,
             "message": None if error is None else error.message,
-            "age": age,
+            "age": None if signed is None else round(at - signed, 3),
             "event": None if event is None else event.event,
             "swap": None if event is None else codec.unstructure(event.swap),
         }

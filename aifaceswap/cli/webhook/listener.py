@@ -1,7 +1,7 @@
-"""`webhook listen`: deliveries are received, checked, shown, and handed on to a local app.
+"""`webhook listen`: deliveries are received, verified, shown and forwarded to a local app.
 
-Nothing is remembered of them. One that comes twice is handed on twice: it came again because
-the first time failed, or to see what the app does about it, and that is for the app to decide.
+Nothing is remembered. A repeated delivery is forwarded again: the first one may have failed, or
+somebody tests how the app handles duplicates.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from aifaceswap.models import WebhookEvent, without_query
 from aifaceswap.webhooks._aiohttp import read_body, respond, signature_of
 from aifaceswap.webhooks._receiver import Receiver, RejectedError, Verdict
 
-#: Seconds that the app behind has for its answer.
+#: Seconds that the app has to respond.
 TIMEOUT_SECONDS = 30.0
 
-# Those of one connection; all others are handed on.
+# Those of one connection; all others are forwarded.
 _HOP_BY_HOP = (
     *("Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authenticate"),
     *("Proxy-Authorization", "TE", "Trailer", "Transfer-Encoding", "Upgrade"),
@@ -48,11 +48,11 @@ _SHUTDOWN = 0.5
 
 @attrs.frozen
 class ForwardResult:
-    """What became of a delivery that was handed on.
+    """What became of a forwarded delivery.
 
     Attributes:
         seconds: How long it took.
-        status: The app's status; None: there was no answer.
+        status: The app's status; None: there was no response.
         error: Why there was none.
     """
 
@@ -62,14 +62,14 @@ class ForwardResult:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the app has taken the delivery."""
+        """Whether the app accepted the delivery."""
         return self.status is not None and HTTPStatus(200) <= self.status < HTTPStatus(300)
 
     @property
     def words(self) -> str:
         """The same for people."""
         said = f"{self.status} in {self.seconds * 1000:,.0f} ms" if self.status else self.error
-        return f"app: {said}" if self.succeeded else f"app: {said}; answered 502"
+        return f"app: {said}" if self.succeeded else f"app: {said}; responded with 502"
 
 
 @attrs.define(eq=False)
@@ -79,8 +79,8 @@ class Listener:
     Attributes:
         context: The command.
         receiver: Verifies deliveries.
-        forward_to: Where deliveries are handed on to; None: nowhere.
-        client: What hands them on.
+        forward_to: The URL to forward deliveries to, if any.
+        client: Forwards deliveries.
         broken: Gets the error that ends the command: nothing more can be shown.
     """
 
@@ -170,7 +170,7 @@ def listen(
 async def _serve(listener: Listener, host: str, port: int) -> AsyncGenerator[str]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", listener.handle)
-    # What is no HTTP reaches no handler; aiohttp would show all of it.
+    # Malformed HTTP does not reach a handler; aiohttp would log all of it.
     logging.getLogger("aiohttp.server").addFilter(_drop_malformed)
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
@@ -178,7 +178,7 @@ async def _serve(listener: Listener, host: str, port: int) -> AsyncGenerator[str
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise runtime.address_error(f"--host, --port: {host}:{port}", error) from None
+            raise runtime.address_error(f"{host}, port {port}", error) from None
         shown = f"[{host}]" if ":" in host else host
         yield f"http://{shown}:{runner.addresses[0][1]}/"
     finally:
@@ -187,8 +187,8 @@ async def _serve(listener: Listener, host: str, port: int) -> AsyncGenerator[str
 
 def _check_no_loop(url: str, forward_to: str | None) -> None:
     if forward_to is not None and URL(forward_to).port == URL(url).port:
-        message = f"--forward-to: {forward_to} leads back to this command"
-        raise CommandError(message, "give the URL of your app, or another --port")
+        message = f"--forward-to must be the URL of your app; {forward_to} is this command"
+        raise CommandError(message, "Use the URL of your app, or another --port.")
 
 
 def _drop_malformed(record: logging.LogRecord) -> bool:
@@ -209,7 +209,7 @@ def _announce(context: CommandContext, url: str, forward_to: str | None) -> None
         return
     note(f"Listening on {url} until Ctrl-C.")
     if forward_to is not None:
-        note(f"Deliveries are handed on to {forward_to}")
+        note(f"Forwarding deliveries to {forward_to}")
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
