@@ -7,8 +7,17 @@ from typing import Any
 
 import click
 
+from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap.cli.context import CommandContext
-from aifaceswap.cli.options import FiniteFloat, json_option, suggest_real_service
+from aifaceswap.cli.options import (
+    FiniteFloat,
+    HelpfulGroup,
+    Integer,
+    common_options,
+    connection_options,
+    examples,
+    suggest_real_service,
+)
 
 # Loaded late, as in `commands`.
 # ruff: noqa: PLC0415
@@ -16,31 +25,46 @@ from aifaceswap.cli.options import FiniteFloat, json_option, suggest_real_servic
 _JOURNAL = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class _DefaultToRun(click.Group):
-    """`bulk rows.csv` is `bulk run rows.csv`."""
+class _DefaultToRun(HelpfulGroup):
+    """A group in which `bulk rows.csv` is `bulk run rows.csv`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        first = next((word for word in args if word != "--json"), "")
-        if first not in {*self.commands, *ctx.help_option_names}:
+        first = next((word for word in args if not _is_output_option(word)), "")
+        if args and first not in {*self.commands, *ctx.help_option_names}:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_DefaultToRun, short_help="Create a swap for each row of a file.")
-@json_option
+def _is_output_option(word: str) -> bool:
+    return word in {"--json", "-q", "--quiet", "-v", "--verbose"}
+
+
+@click.group(
+    cls=_DefaultToRun,
+    short_help="Create a swap for each row of a file.",
+    epilog=examples(
+        "aifaceswap bulk rows.csv --output results/",
+        "# the options of a run",
+        "aifaceswap bulk run --help",
+    ),
+)
+@common_options
 def bulk() -> None:
-    """Create a swap for each row of a file, each exactly once.
+    """Create exactly one swap for each row of a file.
 
-    \b
-    aifaceswap bulk ROWS ...         `run` may be left out
-    aifaceswap bulk run --help       shows the options
-
-    ROWS is CSV with a header, JSON lines, or - for either on stdin. What was sent is kept in a
-    journal: the same command goes on where the last one stopped, whatever stopped it.
-    """  # noqa: D301 - click reads the backspace
+    `aifaceswap bulk ROWS` is short for `aifaceswap bulk run ROWS`. ROWS is a CSV file with a
+    header, a file of JSON lines, or - for stdin. A journal records what was sent: run the same
+    command again to resume an interrupted run.
+    """
 
 
-@bulk.command()
+@bulk.command(
+    epilog=examples(
+        "aifaceswap bulk rows.csv --dry-run",
+        "aifaceswap bulk rows.csv --output results/",
+        "aifaceswap bulk rows.csv --output results/ --retry-failed",
+    )
+)
 @click.argument(
     "rows", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
@@ -48,51 +72,55 @@ def bulk() -> None:
     "--journal",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The record of the run. Default: ROWS with the extension .sqlite; needed for stdin.",
+    help="Record of the run, required for stdin. Default: ROWS with the suffix .sqlite.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Save the results here.",
+    help="Save the results in this folder.",
 )
 @click.option(
-    "--retry-failed", is_flag=True, help="Do rows that failed earlier again, as new swaps."
+    "--retry-failed",
+    is_flag=True,
+    help="Retry rows that failed in an earlier run (creates new swaps).",
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(1, 100),
-    default=10,
+    type=Integer(1, 100),
+    default=MAX_UNFINISHED_SWAPS,
     show_default=True,
     metavar="N",
-    help="Unfinished swaps at once; the service allows 10.",
+    help=f"Maximum number of unfinished swaps; the service allows {MAX_UNFINISHED_SWAPS}.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Check every row and tell what it will take; create nothing."
+    "--dry-run", is_flag=True, help="Check all rows and estimate time and cost; create nothing."
 )
 @click.option(
     "--assume-seconds",
     type=FiniteFloat(min=0),
-    default=30.0,
+    default=30,
     show_default=True,
     metavar="SECONDS",
-    help="How long a swap takes, for the sums of --dry-run.",
+    help="Time a swap takes, for the estimate of --dry-run.",
 )
-@json_option
+@connection_options
 @click.pass_obj
 def run(
     context: CommandContext, /, *, rows: Path, dry_run: bool, assume_seconds: float, **how: Any
 ) -> int:
-    """Create a swap for each row, see each to its end, save the results.
+    """Create a swap for each row, wait for it and save the result.
 
     \b
-    The columns of a CSV file, or the fields of a JSON object, one a line:
-      source_url, target_url, type, webhook_url, target_face_index,
-      enable_face_enhancer, metadata (a JSON object)
-    The first two are needed; an empty cell is one that is not given.
+    Columns of a CSV file, or fields of JSON objects, one object a line:
+      source_url, target_url (required)
+      type, target_face_index, enable_face_enhancer, webhook_url,
+      metadata (a JSON object)
+    Empty cells are ignored.
 
-    Ctrl-C finishes what is under way; a second one stops at once. The same command goes on.
+    Ctrl-C finishes the swaps in progress; a second Ctrl-C stops at once. Run the same command
+    again to resume.
     """  # noqa: D301 - click reads the backspace
     from aifaceswap.cli.bulk import plan, run
 
@@ -105,18 +133,26 @@ def run(
     return code
 
 
-@bulk.command()
+@bulk.command(
+    epilog=examples(
+        "aifaceswap bulk status rows.sqlite",
+    )
+)
 @click.argument("journal", type=_JOURNAL)
-@json_option
+@common_options
 @click.pass_obj
 def status(context: CommandContext, journal: Path) -> None:
-    """Show how many rows of a journal have come how far."""
+    """Show the progress of a bulk run."""
     from aifaceswap.cli.bulk import records
 
     records.status(context, journal)
 
 
-@bulk.command()
+@bulk.command(
+    epilog=examples(
+        "aifaceswap bulk export rows.sqlite --format csv > outcomes.csv",
+    )
+)
 @click.argument("journal", type=_JOURNAL)
 @click.option(
     "--format",
@@ -124,12 +160,12 @@ def status(context: CommandContext, journal: Path) -> None:
     type=click.Choice(["csv", "jsonl"]),
     default="jsonl",
     show_default=True,
-    help="CSV with a header, or one JSON object a line.",
+    help="Output format: JSON lines or CSV with a header.",
 )
-@json_option
+@common_options
 @click.pass_obj
 def export(_: CommandContext, journal: Path, form: str) -> None:
-    """Write the outcomes that a journal holds to stdout."""
+    """Write the outcomes in a journal to stdout."""
     from aifaceswap.cli.bulk import records
 
     records.export(journal, form)

@@ -1,4 +1,4 @@
-"""What a bulk run looks like while it goes on, on stderr of a terminal."""
+"""The live display of a bulk run, on stderr of a terminal."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ from aifaceswap.cli.failures import format_duration
 _SHOWN_FAILURES = 10
 
 
+def row_label(row: int, line: int | None) -> str:
+    """The name of a row in messages: its number from 0, and its line from 1 if known."""
+    return f"row {row}" if line is None else f"row {row} (line {line})"
+
+
 class CountingBudget:
-    """The usual budget, which also knows how many requests were made.
+    """The usual budget, which also counts requests.
 
     Attributes:
         used: The requests so far.
@@ -51,7 +56,7 @@ class CountingBudget:
 
 
 class BulkDisplay:
-    """The live display of a run; it is silent where stderr is no terminal.
+    """The live display of a run; it shows on a terminal alone.
 
     Args:
         budget: What counts the requests.
@@ -59,8 +64,8 @@ class BulkDisplay:
         clock: The time in seconds.
 
     Attributes:
-        total: How many rows there are; None where that is not known.
-        credits: What the account had at the beginning; None where that is not known.
+        total: How many rows there are; None if unknown.
+        credits: What the account had at the start; None if unknown.
     """
 
     def __init__(
@@ -92,7 +97,12 @@ class BulkDisplay:
     @property
     def is_live(self) -> bool:
         """Whether there is anything to see."""
-        return not self._silent and sys.stderr.isatty() and self._live.console.is_interactive
+        return (
+            not self._silent
+            and not rendering.is_quiet()
+            and sys.stderr.isatty()
+            and self._live.console.is_interactive
+        )
 
     def __enter__(self) -> Self:
         if self.is_live:
@@ -121,7 +131,7 @@ class BulkDisplay:
         self._progress = progress
 
     def add(self, outcome: Outcome, line: int | None) -> None:
-        """Learn from an outcome, and say which row has failed."""
+        """Learn from an outcome, and name a row that has failed."""
         if outcome.swap is not None and outcome.swap.credit_cost is not None:
             self._price = outcome.swap.credit_cost
         if outcome.error is None or not self.is_live:
@@ -129,12 +139,9 @@ class BulkDisplay:
         self._failures += 1
         if self._failures > _SHOWN_FAILURES:
             return
-        where = f"row {outcome.row}" if line is None else f"line {line}"
-        message = outcome.error.message
-        at = "" if message.startswith(where) else f"{where}: "
-        self.note(rendering.printable(f"{at}{message}"))
+        self.note(rendering.printable(f"{row_label(outcome.row, line)}: {outcome.error.message}"))
         if self._failures == _SHOWN_FAILURES:
-            self.note("Further failures are only counted here; the journal has them all.")
+            self.note("Further failures are counted, but not shown; the journal has all of them.")
 
     def _render(self) -> RenderableType:
         progress = self._progress
@@ -150,7 +157,7 @@ class BulkDisplay:
         )
         failed = Text(f"{progress.failed:,} failed", style="red" if progress.failed else "")
         counts = Text("  ").join(
-            [Text(f"  {progress.done:,} done"), failed, Text(f"{progress.in_flight:,} in flight")]
+            [Text(f"  {progress.done:,} done"), failed, Text(f"{progress.in_flight:,} in progress")]
         )
         return Group(bar, counts, Text(f"  {self._spent()}", style="dim"))
 
@@ -163,7 +170,7 @@ class BulkDisplay:
         if elapsed < WINDOW:  # a burst at the beginning does not last
             rate = min(rate, REQUESTS_PER_WINDOW)
         if not rate:
-            return "reckoning the time left"
+            return "estimating time left"
         left = (
             ""
             if self.total is None

@@ -1,4 +1,4 @@
-"""What a bulk run will take, before anything is paid."""
+"""The estimate of a bulk run, before anything is charged."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import attrs
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS, REQUESTS_PER_DAY, REQUESTS_PER_WINDOW
 from aifaceswap.bulk._journal import Journal, State
 from aifaceswap.cli import rendering, runtime
+from aifaceswap.cli.bulk.display import row_label
 from aifaceswap.cli.bulk.rows import open_rows
 from aifaceswap.cli.bulk.run import BulkArguments
 from aifaceswap.cli.context import CommandContext
@@ -22,13 +23,13 @@ _DAY = 86_400
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a run will take by the documented limits.
+    """The estimate of a run by the documented limits.
 
     Attributes:
-        rows: How many swaps there are to be made.
-        per_minute: How many of them will end in a minute.
-        seconds: How long it will take.
-        requests: How many requests will be made.
+        rows: How many swaps are to be created.
+        per_minute: How many of them finish in a minute.
+        seconds: How long the run takes.
+        requests: How many requests it sends.
     """
 
     rows: int
@@ -37,10 +38,10 @@ class Plan:
     requests: int
 
     @classmethod
-    def of(cls, rows: int, *, job: float, concurrency: int) -> Plan:
-        """Reckon."""
+    def estimate(cls, rows: int, *, job: float, concurrency: int) -> Plan:
+        """Estimate a run of so many rows, with swaps of `job` seconds."""
         slots = min(concurrency, MAX_UNFINISHED_SWAPS)
-        # One request of each pause goes to the poll, and an end is seen half a pause late.
+        # Each pause costs one poll, and a finished swap is seen half a pause late.
         paces = (
             (min(REQUESTS_PER_WINDOW - 60 / pause, slots * 60 / (job + pause / 2)), pause)
             for pause in range(2, 61)
@@ -48,16 +49,16 @@ class Plan:
         per_minute, pause = max(paces)
         minutes = rows / per_minute
         requests = rows + math.ceil(minutes * 60 / pause) if rows else 0
-        # What one day does not allow is done after the next midnight.
+        # What exceeds the day's requests waits for midnight.
         days_waited = max(0, requests - 1) // REQUESTS_PER_DAY
         seconds = max(minutes * 60, days_waited * _DAY) + (job if rows else 0)
         return cls(rows=rows, per_minute=per_minute, seconds=seconds, requests=requests)
 
 
 def dry_run(context: CommandContext, arguments: BulkArguments, job: float) -> None:
-    """Check every row, ask for the credits, and tell what the run will take."""
+    """Check all rows, fetch the credits, and show what the run will take."""
     rows = _check(arguments)
-    runtime.run_job(lambda: _tell(context, arguments, rows, job))
+    runtime.run_job(lambda: _show_plan(context, arguments, rows, job))
 
 
 def _check(arguments: BulkArguments) -> int:
@@ -67,15 +68,17 @@ def _check(arguments: BulkArguments) -> int:
             number += 1
             if row.error is not None:
                 wrong += 1
-                note(rendering.printable(row.error.message))
+                note(rendering.printable(f"{row_label(row.number, row.line)}: {row.error.message}"))
     if wrong:
-        raise InvalidRequestError(f"{wrong:,} of {number:,} rows are wrong")
+        raise InvalidRequestError(f"{wrong:,} of {number:,} rows are invalid")
     return number
 
 
-async def _tell(context: CommandContext, arguments: BulkArguments, rows: int, job: float) -> None:
+async def _show_plan(
+    context: CommandContext, arguments: BulkArguments, rows: int, job: float
+) -> None:
     ended = await _count_ended(context, arguments)
-    plan = Plan.of(max(0, rows - ended), job=job, concurrency=arguments.concurrency)
+    plan = Plan.estimate(max(0, rows - ended), job=job, concurrency=arguments.concurrency)
     async with runtime.connect(context) as client:
         have = (await client.me()).credits.total
     if context.shows_table:
@@ -99,7 +102,7 @@ async def _tell(context: CommandContext, arguments: BulkArguments, rows: int, jo
 
 
 async def _count_ended(context: CommandContext, arguments: BulkArguments) -> int:
-    """How many rows an earlier run has done."""
+    """How many rows an earlier run has finished."""
     given = arguments.journal is not None or arguments.rows is not None
     path = arguments.find_journal(context) if given else None
     if path is None or not path.exists():
@@ -114,17 +117,17 @@ async def _count_ended(context: CommandContext, arguments: BulkArguments) -> int
 
 
 def _fields(plan: Plan, rows: int, have: float, job: float) -> Iterator[tuple[str, str]]:
-    left = "" if plan.rows == rows else f", of which {plan.rows:,} are left"
-    yield "Rows", f"{rows:,}, all right{left}"
+    left = "" if plan.rows == rows else f", {plan.rows:,} left"
+    yield "Rows", f"{rows:,}, all valid{left}"
     yield "Time", f"about {format_duration(plan.seconds)} at {plan.per_minute:.0f} swaps a minute"
-    enough = "enough" if have >= plan.rows else f"{plan.rows - have:,.10g} too few"
+    enough = "sufficient" if have >= plan.rows else f"{plan.rows - have:,.10g} too few"
     yield "Credits", f"{plan.rows:,} of {have:,.10g}: {enough}"
     days = math.ceil(plan.requests / REQUESTS_PER_DAY)
-    fits = "enough" if days <= 1 else f"it takes {days} UTC days"
+    fits = "sufficient" if days <= 1 else f"takes {days} UTC days"
     yield "Requests", f"about {plan.requests:,} of {REQUESTS_PER_DAY:,} a day: {fits}"
     yield "Assumed", f"{job:g} s for a swap (--assume-seconds)"
-    yield "", "1 credit for a row: the price is not documented"
-    yield "", "nothing else uses the key, today's requests so far included"
+    yield "", "1 credit a row (the price is not documented)"
+    yield "", "nothing else uses the key today"
     yield (
         "Limits",
         f"{REQUESTS_PER_WINDOW} requests a minute, {MAX_UNFINISHED_SWAPS} unfinished swaps",

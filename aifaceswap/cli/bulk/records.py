@@ -1,4 +1,4 @@
-"""What the journal of a bulk run holds, for people and for programs."""
+"""The contents of a journal, for people and for programs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from aifaceswap.errors import AIFaceSwapError, JournalError
 _STATES = {
     State.DONE: "done",
     State.FAILED: "failed",
-    State.NO_CREDITS: "unpaid",
+    State.NO_CREDITS: "waiting for credits",
     State.AWAITING_DOWNLOAD: "not downloaded",
-    State.CREATED: "in flight",
-    State.INTENDED: "unanswered",
+    State.CREATED: "in progress",
+    State.INTENDED: "no response yet",
 }
 _FINISHED = {State.DONE, State.FAILED, State.NO_CREDITS}
 
 
 def outcome_fields(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON says it; its swap has the API's own form."""
+    """An outcome as JSON; its swap has the API's own form."""
     return {
         "row": outcome.row,
         "idempotency_key": outcome.idempotency_key,
@@ -43,7 +43,7 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
 
 
 def status(context: CommandContext, path: Path) -> None:
-    """Show how many rows have come how far."""
+    """Show how many rows are in which state."""
     runtime.run_job(lambda: _status(context, path))
 
 
@@ -63,15 +63,15 @@ async def _status(context: CommandContext, path: Path) -> None:
     named = {name: counts.get(state, 0) for state, name in _STATES.items()}
     if context.shows_table:
         shown = {"Rows": sum(named.values()), **named}
-        pluralize = ((name.capitalize(), f"{value:,}") for name, value in shown.items())
-        rendering.show_fields([("Journal", str(path)), *pluralize])
+        counts_shown = ((name.capitalize(), f"{n:,}") for name, n in shown.items() if n)
+        rendering.show_fields([("Journal", str(path)), *counts_shown])
     else:
         fields = {name.replace(" ", "_"): value for name, value in named.items()}
         rendering.write_json({"journal": str(path), "rows": sum(named.values()), **fields})
     if sum(named.values()) > named["done"] + named["failed"]:
-        note("The run has not ended. Next: the command that began it, with this journal")
+        note("The run has not finished. Next: run the same command again, with this journal")
     elif named["failed"]:
-        note("Next, to do the failed rows again: the same command with --retry-failed")
+        note("Next, to retry the failed rows: run the same command with --retry-failed")
 
 
 async def _export(path: Path, write: Callable[[dict[str, Any]], object]) -> None:
@@ -110,7 +110,7 @@ def _error_fields(error: AIFaceSwapError) -> dict[str, Any]:
 
 
 def _write_cells() -> Callable[[dict[str, Any]], object]:
-    """Write the head of a CSV file; what writes one line of it."""
+    """Write the header of a CSV file, and return what writes one line."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     swap_fields = ("id", "status", "type", "credit_cost", "created_at", "result_url")
     error_fields = ("type", "message", "code", "request_id")

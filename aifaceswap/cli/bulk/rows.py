@@ -1,7 +1,7 @@
 """The rows of a bulk run, read one by one from CSV or JSON lines.
 
-A row that is wrong is a row with an error, so that the others can go on; a header that is
-wrong is raised, before anything is sent.
+An invalid row carries its error, so that the others can continue. An invalid header is raised
+before anything is sent.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Row:
     """One row of the input.
 
     Attributes:
-        number: Its number, from 0; blank lines are no rows.
+        number: Its number, from 0; blank lines do not count.
         line: The line at which it begins, from 1.
-        request: The swap to be created; None if the row is wrong.
-        error: What is wrong with it, with line and column; None if it is right.
+        request: The swap to be created; None if the row is invalid.
+        error: What is wrong with it; None if it is valid.
     """
 
     number: int
@@ -71,7 +71,7 @@ def count_rows(path: Path) -> int:
 
 
 async def in_threads(items: Iterator[T]) -> AsyncGenerator[T]:
-    """Take items off the event loop, from an iterator that may block for ever."""
+    """Take items off the event loop, from an iterator that may block forever."""
     loop = asyncio.get_running_loop()
     while True:
         future: asyncio.Future[list[T]] = loop.create_future()
@@ -98,7 +98,7 @@ def _settle(future: asyncio.Future[Any], settle: Callable[[Any], object], value:
 
 
 def _open(path: Path | None) -> TextIO:
-    # What is no UTF-8 gets through, to be an error of its row. File 0 is opened anew: a
+    # Bytes that are not UTF-8 pass, to be an error of their row. File 0 is opened again: a
     # thread that is blocked in `sys.stdin` would make the interpreter abort at its end.
     return open(
         0 if path is None else path,
@@ -117,7 +117,7 @@ def _records(lines: Iterator[str], path: Path | None) -> Iterator[_Record]:
             break
         blank += 1
     else:
-        raise InvalidRequestError(f"{name}: there are no rows in it", field="rows")
+        raise InvalidRequestError(f"{name} must contain at least one row", field="rows")
     sniffed = "jsonl" if line.lstrip().startswith("{") else "csv"
     form = sniffed if path is None else _FORMATS.get(path.suffix.lower(), sniffed)
     lines = chain([line], lines)
@@ -137,7 +137,7 @@ def _header(reader: Iterator[list[str]], where: str) -> list[str]:
     faults = (("unknown", unknown), ("repeated", twice), ("missing", missing))
     said = [f"{kind}: {', '.join(map(repr, found))}" for kind, found in faults if found]
     if said:
-        text = f"{where}: wrong columns ({'; '.join(said)}); there are {', '.join(COLUMNS)}"
+        text = f"{where}: wrong columns ({'; '.join(said)}); allowed: {', '.join(COLUMNS)}"
         raise InvalidRequestError(text, field="rows")
     return columns
 
@@ -156,7 +156,7 @@ def _csv_records(lines: Iterator[str], blank: int, where: str) -> Iterator[_Reco
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, InvalidRequestError(f"is no CSV: {error}")
+                yield line, InvalidRequestError(f"must be valid CSV: {error}")
             except InvalidRequestError as error:
                 yield line, error
 
@@ -179,10 +179,7 @@ def _rows(records: Iterable[_Record]) -> Iterator[Row]:
                 raise record
             yield Row(number, line, SwapRequest(**record))
         except InvalidRequestError as error:
-            comma = "," if error.field else ":"
-            text = f"line {line}{comma} {error.message}"
-            fault = InvalidRequestError(text, field=error.field, value=error.value)
-            yield Row(number, line, error=fault)
+            yield Row(number, line, error=error)
 
 
 def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
@@ -211,29 +208,29 @@ def _read_object(text: str) -> dict[str, Any]:
     fields = _read_json("", text)
     unknown = [name for name in fields if name not in COLUMNS]
     if unknown:
-        text = f"unknown fields: {', '.join(map(repr, unknown))}; there are {', '.join(COLUMNS)}"
+        text = f"unknown fields: {', '.join(map(repr, unknown))}; allowed: {', '.join(COLUMNS)}"
         raise InvalidRequestError(text)
     return _complete({name: value for name, value in fields.items() if value is not None})
 
 
 def _read_json(field: str, text: str) -> dict[str, Any]:
-    colon = f"{field}: " if field else ""
+    name = field or "line"
     try:
         read: object = json.loads(text)
     except json.JSONDecodeError as error:
-        fault = f"{colon}is no JSON: {error.msg} at character {error.colno}"
+        fault = f"{name} must be valid JSON: {error.msg} at character {error.colno}"
         raise InvalidRequestError(fault, field=field) from None
     except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{colon}is no JSON: {error}", field=field) from None
+        raise InvalidRequestError(f"{name} must be valid JSON: {error}", field=field) from None
     if not isinstance(read, dict):
-        raise InvalidRequestError(f"{colon}is no JSON object", field=field)
+        raise InvalidRequestError(f"{name} must be a JSON object", field=field)
     return cast("dict[str, Any]", read)
 
 
 def _complete(fields: dict[str, Any]) -> dict[str, Any]:
     for name in _REQUIRED:
         if name not in fields:
-            raise InvalidRequestError(f"{name}: is missing", field=name)
+            raise InvalidRequestError(f"{name} is missing", field=name)
     return fields
 
 
@@ -241,5 +238,5 @@ def _check_encoding(field: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        fault = f"{field}: is not UTF-8" if field else "is not UTF-8"
+        fault = f"{field or 'line'} must be UTF-8"
         raise InvalidRequestError(fault, field=field) from None

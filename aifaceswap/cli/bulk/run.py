@@ -1,4 +1,4 @@
-"""A bulk run from the command line: rows in, outcomes out, and an orderly end."""
+"""A bulk run from the command line: rows in, outcomes out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -15,7 +16,7 @@ import attrs
 import click
 
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS
-from aifaceswap.bulk import AsyncBulk, Outcome
+from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.bulk.display import BulkDisplay, CountingBudget
 from aifaceswap.cli.bulk.records import outcome_fields
@@ -30,7 +31,7 @@ from aifaceswap.models import SwapRequest
 
 @attrs.frozen(kw_only=True)
 class BulkArguments:
-    """A run to be made.
+    """The arguments of a run.
 
     Attributes:
         rows: The input; None: stdin.
@@ -47,16 +48,16 @@ class BulkArguments:
     concurrency: int = MAX_UNFINISHED_SWAPS
 
     def find_journal(self, context: CommandContext) -> Path | None:
-        """The journal: the one that was given, or one beside the input."""
+        """The journal that was given, or the one next to the input."""
         if self.journal is not None or context.emulated:
             return self.journal
         if self.rows is None:
-            raise click.UsageError("--journal is needed where the rows come from stdin.")
+            raise click.UsageError("--journal is required when the rows come from stdin.")
         return self.rows.with_suffix(".sqlite")
 
 
 def run(context: CommandContext, arguments: BulkArguments) -> int:
-    """Make the run."""
+    """Run all rows, and return the exit code."""
     journal = arguments.find_journal(context)
     same = "  # with the same rows on stdin" if arguments.rows is None else ""
     context.set_resume(context.retyped() + same)
@@ -67,7 +68,7 @@ def run(context: CommandContext, arguments: BulkArguments) -> int:
         except asyncio.CancelledError:
             work.raise_signal()
         except BrokenPipeError:
-            note(f"Nobody reads on. To go on:\n  {context.resume}")
+            note(f"Output closed by the reader. To resume:\n  {context.resume}")
             raise
         finally:
             work.summarize()
@@ -87,6 +88,8 @@ class _Run:
     failed: int = 0
     invalid: int = 0
     _begun: float | None = None
+    # Whether a row of this run had a slot: others have their outcomes from the journal.
+    _has_started: bool = False
     _signal: signal.Signals | None = None
     # Rows that were handed over and have no outcome yet.
     _open: dict[int, Row] = attrs.field(factory=dict[int, Row])
@@ -94,7 +97,7 @@ class _Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row has had its outcome."""
+        """Whether every row has its outcome."""
         return self._signal is None or (self._all_read and not self._open)
 
     async def go(self) -> None:
@@ -115,7 +118,7 @@ class _Run:
                 download_to=self.arguments.output,
                 concurrency=self.arguments.concurrency,
                 retry_failed=self.arguments.retry_failed,
-                on_progress=display.show,
+                on_progress=partial(self._show_progress, display),
             )
             async with bulk as outcomes:
                 self._begun = time.monotonic()
@@ -125,40 +128,47 @@ class _Run:
                         self._take(outcome, display)
 
     def raise_signal(self) -> NoReturn:
-        """Raise what the signal means that stopped the run."""
+        """Raise the exception of the signal that stopped the run."""
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise asyncio.CancelledError
 
     def summarize(self) -> None:
-        """Say what became of the rows, and where everything is."""
+        """Show what became of the rows, and where everything is."""
         if self._begun is None:
             return
-        took = format_duration(time.monotonic() - self._begun)
-        note(f"{self.done:,} done, {self.failed:,} failed in {took}.")
+        counts = f"{self.done:,} done, {self.failed:,} failed"
+        if self._has_started or self.invalid or not self.done + self.failed:
+            note(f"{counts} in {format_duration(time.monotonic() - self._begun)}.")
+        else:
+            rows = self.done + self.failed
+            note(f"Nothing to do: all {rows:,} rows were finished earlier ({counts}).")
         if self.arguments.output is not None and self.done:
             note(f"Results: {rendering.printable(self.arguments.output)}")
         if self.journal is not None:
             note(f"Journal: {rendering.printable(self.journal)}")
 
     def show_next_step(self) -> None:
-        """Say what to do about rows that have failed."""
+        """Show what to do about rows that have failed."""
         if self.invalid:
-            note(f"{self.invalid:,} of the rows are wrong and were not sent: correct them first.")
+            note(f"{self.invalid:,} of the rows are invalid and were not sent: correct them first.")
         if self.failed and not self.context.emulated:
-            again = "" if self.arguments.retry_failed else " --retry-failed"
-            note(
-                f"Next: do the failed rows again, as new swaps:\n  {self.context.retyped()}{again}"
-            )
+            flag = "" if self.arguments.retry_failed else " --retry-failed"
+            command = f"{self.context.retyped()}{flag}"
+            note(f"Next: retry the failed rows (creates new swaps):\n  {command}")
         if self.context.emulated and self.journal is not None:
-            note("The journal holds swaps of the emulator: with a key, use another one.")
+            note("The journal contains swaps of the emulator: use another one for the service.")
 
     def _requests(self) -> Iterator[SwapRequest | Mapping[str, Any]]:
         for row in self.rows:
             self._open[row.number] = row
-            # A wrong row takes part as one that the run refuses; its own error is put in then.
+            # The run rejects an invalid row; its own error replaces that of the run.
             yield row.request or {}
         self._all_read = True
+
+    def _show_progress(self, display: BulkDisplay, progress: BulkProgress) -> None:
+        self._has_started |= progress.in_flight > 0
+        display.show(progress)
 
     def _take(self, outcome: Outcome, display: BulkDisplay) -> None:
         row = self._open.pop(outcome.row, None)
@@ -174,7 +184,7 @@ class _Run:
             rendering.write_json({"row": fields.pop("row"), "line": line, **fields})
 
     def _install_signal_handlers(self, outcomes: AsyncBulk, display: BulkDisplay) -> None:
-        """Have the first signal stop the run in order, and the second one at once."""
+        """Let the first signal stop the run in order, and the second one at once."""
         loop = asyncio.get_running_loop()
         task = cast("asyncio.Task[object]", asyncio.current_task())
 
@@ -182,7 +192,7 @@ class _Run:
             is_first, self._signal = self._signal is None, number
             if is_first:
                 outcomes.stop()
-                text = "what is under way is finished first; once more stops at once"
+                text = "finishing swaps in progress; press Ctrl-C again to stop now"
                 display.note(f"Stopping: {text}.")
             else:
                 task.cancel()
@@ -193,6 +203,6 @@ class _Run:
 
 
 async def _credits(client: AsyncClient) -> float | None:
-    with suppress(AIFaceSwapError):  # the run itself says what is the matter
+    with suppress(AIFaceSwapError):  # the run itself reports what is wrong
         return (await client.with_options(deadline=10).me()).credits.total
     return None
