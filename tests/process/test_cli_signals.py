@@ -56,7 +56,7 @@ def test_ctrl_c_while_the_swap_is_sent(serve: Serve) -> None:
     (key,) = server.keys
     assert f"Idempotency key: {key}\n" in command.text
     wanted = f"aifaceswap run --idempotency-key {key} {FACE} {TARGET} -o x.jpg"
-    assert command.text.endswith(f"not paid twice:\n  {wanted}\n")
+    assert command.text.endswith(f"(nothing is charged twice):\n  {wanted}\n")
 
 
 def test_the_printed_command_goes_on_with_the_same_swap(
@@ -115,7 +115,7 @@ def test_ctrl_c_with_a_private_emulator() -> None:
         command.read_until("Created tsk_")
         assert command.stop() == 130
     assert is_quiet(command.text)
-    assert command.text.endswith("The private emulator is gone; nothing was paid.\n")
+    assert command.text.endswith("The private emulator is gone; nothing was charged.\n")
 
 
 def test_ctrl_c_restores_the_terminal(command: Command, service: Emulator) -> None:
@@ -145,7 +145,7 @@ def test_the_emulator_finds_its_port_in_use(command: Command, service: Emulator)
     port = service.origin.rpartition(":")[2]
     outcome = command("emulator", "--port", port)
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.startswith(f"Error: --port: {port} cannot be used: Address already in use")
+    assert outcome.err.startswith(f"Error: cannot listen on port {port}: Address already in use")
     assert "--port 0" in outcome.next
 
 

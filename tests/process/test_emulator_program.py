@@ -1,4 +1,4 @@
-"""`aifaceswap emulator` as a process of its own, steered over HTTP."""
+"""`aifaceswap emulator` as a process of its own, controlled over HTTP."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_it_listens_to_others_only_when_told(tmp_path: Path) -> None:
     with running("emulator", "--host", "0.0.0.0", "--duration", "0") as command:
         base_url = ready(command)["base_url"]
         assert base_url.startswith("http://127.0.0.1:")
-        assert "can steer the emulator" in command.read_until("got.\n")
+        assert "can control the emulator" in command.read_until("requests.\n")
         body, headers = json.dumps(SWAP).encode(), {"Authorization": "Bearer key_emulator"}
         headers |= {"Content-Type": "application/json", "Host": "emulator:8700"}
         for request in (
@@ -79,7 +79,7 @@ def test_it_listens_to_others_only_when_told(tmp_path: Path) -> None:
             "deliver_to must be an http(s) origin on",
         ),
         (("--host", "a b"), "host must be an address such as '127.0.0.1' or a name; got 'a b'"),
-        (("--host", "192.0.2.1"), "--host 192.0.2.1 --port 0 cannot be used: "),
+        (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1, port 0: "),
         (("--faults", "/nothing.toml"), "'/nothing.toml' does not exist"),
         (("--faults", "bad.toml"), "bad.toml: fault[0].nht: is not known here"),
         (("--speed", "-1"), "'--speed': "),

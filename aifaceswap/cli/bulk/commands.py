@@ -60,7 +60,7 @@ def bulk() -> None:
 
 @bulk.command(
     epilog=examples(
-        "aifaceswap bulk rows.csv --dry-run",
+        "aifaceswap bulk run rows.csv --dry-run",
         "aifaceswap bulk rows.csv --output results/",
         "aifaceswap bulk rows.csv --output results/ --retry-failed",
     )

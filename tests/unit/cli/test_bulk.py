@@ -76,7 +76,7 @@ def test_a_run(command: Command, service: Emulator, folder: Path) -> None:
     assert keys == {swap.idempotency_key for swap in service.swaps}
     assert outcome.err.startswith("2 done, 1 failed in ")
     again = "aifaceswap bulk rows.csv --journal run.sqlite --output out/ --retry-failed"
-    assert outcome.next == f"do the failed rows again, as new swaps:\n  {again}"
+    assert outcome.next == f"retry the failed rows (creates new swaps):\n  {again}"
 
 
 def test_a_run_again(command: Command, service: Emulator) -> None:
@@ -159,14 +159,14 @@ def test_rows_from_stdin(service: Emulator) -> None:
 WRONG = [
     (
         f"http://example.com/x,{FACE},,",
-        ", source_url must be a public https:// URL; got 'http://example.com/x'",
+        "source_url must be a public https:// URL; got 'http://example.com/x'",
     ),
-    (f"{FACE},,,", ", target_url: is missing"),
-    (f"{FACE},{TARGET},x,", ", target_face_index must be a whole number, 0 or more; got 'x'"),
-    (f"{FACE},{TARGET},,[1]", ", metadata: is no JSON object"),
-    (f'{FACE},"{TARGET}"x,,', ": is no CSV: ',' expected after '\"'"),
-    (f"{FACE},{TARGET},,,,7", ": has 6 cells, but there are 4 columns"),
-    (f"{FACE},https://example.com/\xff,,", ", target_url: is not UTF-8"),
+    (f"{FACE},,,", "target_url is missing"),
+    (f"{FACE},{TARGET},x,", "target_face_index must be a whole number, 0 or more; got 'x'"),
+    (f"{FACE},{TARGET},,[1]", "metadata must be a JSON object"),
+    (f'{FACE},"{TARGET}"x,,', "must be valid CSV: ',' expected after '\"'"),
+    (f"{FACE},{TARGET},,,,7", "has 6 cells, but there are 4 columns"),
+    (f"{FACE},https://example.com/\xff,,", "target_url must be UTF-8"),
 ]
 
 
@@ -174,11 +174,11 @@ def write_wrong_rows() -> list[str]:
     head = "source_url,target_url,target_face_index,metadata"
     lines = [head, f"{FACE},{TARGET},,", *(line for line, _ in WRONG)]
     Path("rows.csv").write_bytes("\n".join(lines).encode("latin-1"))
-    return [f"line {number}{fault}" for number, (_, fault) in enumerate(WRONG, 3)]
+    return [fault for _, fault in WRONG]
 
 
 def test_wrong_rows_are_outcomes(command: Command, service: Emulator) -> None:
-    """A wrong row fails with line and column, and the others go on."""
+    """An invalid row fails with its line and column, and the others continue."""
     faults = write_wrong_rows()
     outcome = command("bulk", "rows.csv")
     assert outcome.code == 3
@@ -187,7 +187,7 @@ def test_wrong_rows_are_outcomes(command: Command, service: Emulator) -> None:
     assert faults == [fields["error"]["message"] for fields in bad]
     assert [fields["line"] for fields in bad] == list(range(3, 3 + len(WRONG)))
     assert len(service.swaps) == 1
-    assert "7 of the rows are wrong and were not sent: correct them first." in outcome.err
+    assert "7 of the rows are invalid and were not sent: correct them first." in outcome.err
 
 
 def test_a_dry_run_names_every_wrong_row(command: Command, service: Emulator) -> None:
@@ -195,8 +195,9 @@ def test_a_dry_run_names_every_wrong_row(command: Command, service: Emulator) ->
     faults = write_wrong_rows()
     outcome = command("bulk", "--dry-run", "rows.csv")
     assert (outcome.code, outcome.out) == (2, "")
-    assert faults == outcome.err.splitlines()[: len(faults)]
-    assert "Error: 7 of 8 rows are wrong" in outcome.err
+    named = [f"row {row} (line {row + 2}): {fault}" for row, fault in enumerate(faults, 1)]
+    assert named == outcome.err.splitlines()[: len(faults)]
+    assert "Error: 7 of 8 rows are invalid" in outcome.err
     assert service.requests == ()
 
 
@@ -207,16 +208,16 @@ def test_wrong_lines_of_json(command: Command) -> None:
     outcome = command("bulk", "rows.jsonl", "--dry-run")
     assert outcome.code == 2
     first, second, third, fourth = outcome.err.splitlines()[:4]
-    assert first == "line 1, target_url: is missing"
-    assert second.startswith("line 2: unknown fields: 'colour'; there are source_url, ")
-    assert third == "line 3: is no JSON: Expecting ':' delimiter at character 5"
-    assert fourth == "line 4: is no JSON object"
+    assert first == "row 0 (line 1): target_url is missing"
+    assert second.startswith("row 1 (line 2): unknown fields: 'colour'; allowed: source_url, ")
+    assert third == "row 2 (line 3): line must be valid JSON: Expecting ':' delimiter at character 5"
+    assert fourth == "row 3 (line 4): line must be a JSON object"
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "rows.csv: there are no rows in it"),
+        ("", "rows.csv must contain at least one row"),
         (
             "\nsource_url,colour\n",
             "line 2: wrong columns (unknown: 'colour'; missing: 'target_url')",
@@ -261,12 +262,12 @@ def test_a_dry_run_of_a_run_that_has_begun(command: Command) -> None:
 
 def test_the_plan_follows_the_limits() -> None:
     """Slots bound long swaps, requests short ones, and the day's requests large runs."""
-    slow = Plan.of(1000, job=600, concurrency=10)
+    slow = Plan.estimate(1000, job=600, concurrency=10)
     assert 0.9 < slow.per_minute <= 1
-    assert 50 < Plan.of(1000, job=0, concurrency=10).per_minute < 60
-    assert Plan.of(1000, job=600, concurrency=5).seconds > 1.9 * slow.seconds
-    assert Plan.of(30_000, job=1, concurrency=10).seconds > 3 * 86_400
-    assert Plan.of(0, job=600, concurrency=10).seconds == 0
+    assert 50 < Plan.estimate(1000, job=0, concurrency=10).per_minute < 60
+    assert Plan.estimate(1000, job=600, concurrency=5).seconds > 1.9 * slow.seconds
+    assert Plan.estimate(30_000, job=1, concurrency=10).seconds > 3 * 86_400
+    assert Plan.estimate(0, job=600, concurrency=10).seconds == 0
 
 
 def test_a_bad_key_stops_the_run(command: Command, service: Emulator) -> None:
@@ -276,7 +277,7 @@ def test_a_bad_key_stops_the_run(command: Command, service: Emulator) -> None:
     outcome = command("bulk", "rows.csv")
     assert outcome.code == 4
     assert "invalid_api_key" in outcome.err or "not a live key" in outcome.err
-    assert outcome.next.startswith("export AIFACESWAP_API_KEY=<a live key>")
+    assert outcome.next.startswith("Set a valid key")
     assert outcome.next.endswith("  aifaceswap bulk rows.csv")
 
 
@@ -287,16 +288,16 @@ def test_missing_credits_stop_the_run(command: Command, service: Emulator) -> No
     assert outcome.code == 1
     assert outcome.err.startswith("1 done, 0 failed in ")
     assert "Journal: rows.sqlite\nError: the run has stopped" in outcome.err
-    assert "top up" in outcome.next
+    assert "Add credits" in outcome.next
     assert outcome.next.endswith("  aifaceswap bulk rows.csv --concurrency 1")
-    assert command("bulk", "status", "rows.sqlite").data["unpaid"] == 1
+    assert command("bulk", "status", "rows.sqlite").data["waiting_for_credits"] == 1
 
 
 def test_stdin_needs_a_journal(command: Command) -> None:
     """There is no name for a journal beside stdin."""
     outcome = command("bulk", "-")
     assert outcome.code == 2
-    assert "--journal is needed" in outcome.err
+    assert "--journal is required" in outcome.err
 
 
 @pytest.mark.usefixtures("service")
@@ -306,7 +307,7 @@ def test_status_and_export(command: Command) -> None:
     told = lines_of(command("bulk", "rows.csv"))
     counts = command("bulk", "status", "rows.sqlite")
     assert (counts.code, counts.data["rows"]) == (0, 2)
-    assert (counts.data["done"], counts.data["failed"], counts.data["in_flight"]) == (1, 1, 0)
+    assert (counts.data["done"], counts.data["failed"], counts.data["in_progress"]) == (1, 1, 0)
     exported = lines_of(command("bulk", "export", "rows.sqlite"))
     assert [{**fields, "line": line} for line, fields in enumerate(exported, 2)] == told
     cells = csv.DictReader(
@@ -385,7 +386,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 def test_stopped_and_resumed(
     steady: Emulator, command: Command, number: signal.Signals, code: int, times: int
 ) -> None:
-    """Once: what is under way ends; twice: at once. What is printed goes on: one swap a row."""
+    """Once: swaps in progress finish; twice: at once. The printed command resumes: one swap a row."""
     rows = 9
     write_rows(*[f"https://example.com/{row}.jpg" for row in range(rows)])
     with running(*RUN, env=settings(steady)) as process:
@@ -437,9 +438,9 @@ def test_on_a_terminal(steady: Emulator) -> None:
     assert process.text.count("\x1b[?25l") == process.text.count("\x1b[?25h") == 1
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", process.text).replace("\r\n", "\n")
     assert all(len(line.rstrip()) <= 80 for line in re.split("[\r\n]", text)), text
-    assert re.search(r"\d+ of 6 .*/min, .* left\n +\d+ done +\d failed +\d+ in flight", text)
+    assert re.search(r"\d+ of 6 .*/min, .* left\n +\d+ done +\d failed +\d+ in progress", text)
     assert re.search(r"\d+ of the day's 10,000 requests +about 9\d\d credits left", text)
-    assert "line 7: " in text
+    assert "row 5 (line 7): " in text
     assert "5 done, 1 failed in " in text
     assert '"row"' not in text
 
@@ -450,7 +451,7 @@ def test_many_failures_on_a_terminal(steady: Emulator) -> None:
     with on_terminal("bulk", "rows.csv", env=settings(steady), columns=200) as process:
         assert process.end() == 3, process.text
     assert process.text.count("The picture was refused.") == 10
-    assert process.text.count("Further failures are only counted here") == 1
+    assert process.text.count("Further failures are counted") == 1
     assert "0 done, 12 failed in " in process.text
 
 
@@ -476,7 +477,7 @@ def test_whoever_reads_has_gone(service: Emulator) -> None:
             command, env=env, stdout=pipe, stderr=subprocess.PIPE, timeout=20, check=False
         )
     assert done.returncode == 1
-    assert done.stderr.startswith(b"Nobody reads on. To go on:\n  aifaceswap bulk rows.csv\n")
+    assert done.stderr.startswith(b"Output closed by the reader. To resume:\n  aifaceswap bulk rows.csv\n")
     assert b"Traceback" not in done.stderr
 
 
@@ -495,7 +496,7 @@ def test_a_journal_of_a_private_emulator(command: Command) -> None:
     write_rows("https://example.com/instant.jpg")
     outcome = command("--emulator", "bulk", "rows.csv", "--journal", "run.sqlite")
     assert outcome.code == 0
-    assert "The journal holds swaps of the emulator: with a key, use another one." in outcome.err
+    assert "The journal contains swaps of the emulator: use another one for the service." in outcome.err
 
 
 @pytest.mark.usefixtures("service")
@@ -522,7 +523,7 @@ def test_the_pace_is_that_of_the_last_minute() -> None:
         display.show(BulkProgress(total=1000, done=100))
         screen = io.StringIO()
         Console(file=screen, width=200).print(display._render())
-        (shown,) = re.findall(r"\d+/min, .* left|reckoning", screen.getvalue())
+        (shown,) = re.findall(r"\d+/min, .* left|estimating", screen.getvalue())
         return str(shown)
 
     now[0] = 10.0
@@ -532,7 +533,7 @@ def test_the_pace_is_that_of_the_last_minute() -> None:
     now[0] = 100.0
     assert end(0) == "20/min, 45 min left"
     now[0] = 200.0
-    assert end(0) == "reckoning"
+    assert end(0) == "estimating"
 
 
 async def test_a_line_that_cannot_be_read_ends_the_reading() -> None:

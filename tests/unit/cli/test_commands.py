@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from aifaceswap.emulator import Emulator
+from aifaceswap import Client
+from aifaceswap.emulator import Emulator, VirtualClock
 from support.command_fixtures import Command
 from support.commands import FOREVER, INSTANT
 from support.samples import FACE, TARGET
@@ -92,11 +95,11 @@ def test_wait_returns_the_finished_swap(command: Command) -> None:
 
 
 def test_wait_gives_up(command: Command) -> None:
-    """A swap that takes too long ends in 5 and the same command to wait on."""
+    """A swap that takes too long ends in 5 and the command that waits longer."""
     swap_id = create(command, FOREVER)
     outcome = command("wait", swap_id, "--timeout", "0.05")
     assert (outcome.code, outcome.out) == (5, "")
-    assert outcome.err.endswith(f"  aifaceswap wait {swap_id} --timeout 0.05\n")
+    assert outcome.err.endswith(f"  aifaceswap wait {swap_id} --timeout 300\n")
 
 
 def test_run_gives_up(command: Command, tmp_path: Path) -> None:
@@ -105,7 +108,7 @@ def test_run_gives_up(command: Command, tmp_path: Path) -> None:
     outcome = command("run", FACE, FOREVER, "--timeout", "0.05", "--output", str(output))
     assert (outcome.code, outcome.out) == (5, "")
     swap_id = outcome.err.split()[1].rstrip(".")
-    wanted = f"aifaceswap wait {swap_id} && aifaceswap download {swap_id} --output"
+    wanted = f"aifaceswap wait {swap_id} --timeout 300 && aifaceswap download {swap_id} --output"
     assert outcome.err.endswith(f"  {wanted} {shlex.quote(str(output))}\n")
 
 
@@ -156,10 +159,10 @@ def test_an_empty_list(command: Command) -> None:
 
 
 def test_the_list_of_a_private_emulator(command: Command) -> None:
-    """It begins empty; one that is served keeps its swaps."""
+    """It starts empty; one that is served keeps its swaps."""
     outcome = command("--emulator", "list")
     assert (outcome.code, outcome.out) == (0, "")
-    assert "begins empty" in outcome.err
+    assert "starts empty" in outcome.err
     assert outcome.err.endswith("aifaceswap emulator\n")
 
 
@@ -173,3 +176,39 @@ def test_me(command: Command) -> None:
 def test_json_may_stand_anywhere(command: Command) -> None:
     """--json is understood before the command and after it."""
     assert command("--json", "me").code == command("me", "--json").code == 0
+
+
+@pytest.fixture
+def three_days(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Ids of swaps that were created on the first three days of March, newest first."""
+    clock = VirtualClock(start=datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp())
+    with Emulator(duration=0.0, clock=clock) as emulator:
+        monkeypatch.setenv("AIFACESWAP_BASE_URL", emulator.base_url)
+        monkeypatch.setenv("AIFACESWAP_API_KEY", emulator.api_key)
+        with Client(emulator.api_key, base_url=emulator.base_url, budget=None) as client:
+            for target in (TARGET, "https://example.com/fails.jpg", TARGET):
+                client.swaps.create(source_url=FACE, target_url=target)
+                emulator.advance(86_400)
+            yield [swap.id for swap in client.swaps.list()]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("--status", "failed"), [1]),
+        (("--status", "queued"), []),
+        (("--since", "2026-03-02"), [0, 1]),
+        (("--until", "2026-03-02"), [1, 2]),
+        (("--since", "2026-03-02", "--until", "2026-03-02"), [1]),
+        (("--status", "done", "--limit", "1"), [0]),
+        (("--status", "done", "--limit", "1", "--all"), [0, 2]),
+    ],
+)
+def test_list_filters(
+    command: Command, three_days: list[str], options: tuple[str, ...], wanted: list[int]
+) -> None:
+    """Status and days select; --limit counts what is selected."""
+    outcome = command("list", *options)
+    found = [json.loads(line)["id"] for line in outcome.out.splitlines()]
+    assert found == [three_days[index] for index in wanted]
+    assert ("No swaps match." in outcome.err) == (not wanted)

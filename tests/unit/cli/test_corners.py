@@ -40,7 +40,7 @@ def test_metadata_that_is_no_object_is_refused(metadata: str, command: Command) 
     """Before anything is sent."""
     outcome = command("create", FACE, TARGET, "--metadata", metadata)
     assert outcome.code == 2
-    assert "is no JSON object" in outcome.err
+    assert "must be a JSON object" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,11 @@ def test_metadata_that_is_no_object_is_refused(metadata: str, command: Command) 
     [
         ("x" * 200_000 + "\n", "field larger than field limit"),
         (f"source_url,target_url,enable_face_enhancer\n{FACE},{TARGET},maybe\n", "must be true"),
-        (f"source_url,target_url,metadata\n{FACE},{TARGET},{'[' * 100_000}\n", "is no JSON"),
-        (f"source_url,target_url,metadata\n{FACE},{TARGET},{'9' * 5000}\n", "is no JSON"),
+        (
+            f"source_url,target_url,metadata\n{FACE},{TARGET},{'[' * 100_000}\n",
+            "must be valid",
+        ),
+        (f"source_url,target_url,metadata\n{FACE},{TARGET},{'9' * 5000}\n", "must be valid"),
     ],
 )
 def test_rows_that_cannot_be_read_are_told_by_their_line(
@@ -84,4 +87,4 @@ def test_a_journal_of_a_run_that_has_not_ended(command: Command) -> None:
     assert (
         "1 rows of the journal have no outcome yet" in command("bulk", "export", "rows.sqlite").err
     )
-    assert "The run has not ended" in command("bulk", "status", "rows.sqlite").err
+    assert "The run has not finished" in command("bulk", "status", "rows.sqlite").err

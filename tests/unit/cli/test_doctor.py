@@ -144,7 +144,7 @@ def test_a_key_that_is_not_accepted(run_checks: Command, service: Emulator, key:
     assert "invalid_api_key" in found["Key"]["text"]
     assert f"{len(key)} characters" in found["Key"]["text"]
     assert ("a quote" in found["Key"]["text"]) == key.startswith('"')
-    assert "answered 401" in found["Service"]["text"]
+    assert "responded with 401" in found["Service"]["text"]
     assert "9876" not in outcome.out + outcome.err
 
 
@@ -388,7 +388,7 @@ def test_no_tls_at_all(run_checks: Command, service: Emulator) -> None:
     """What answers there does not speak TLS."""
     outcome = run_checks(service.base_url.replace("http:", "https:"))
     assert states(outcome)["TLS"] == "problem"
-    assert "does not speak TLS" in checks(outcome)["TLS"]["next"]
+    assert "does not use TLS" in checks(outcome)["TLS"]["next"]
 
 
 @pytest.mark.parametrize(("days", "state"), [(13, "warning"), (15, "ok")])
@@ -476,7 +476,7 @@ def test_what_people_see() -> None:
     assert all(len(line.rstrip()) <= 60 for line in table.splitlines())
     assert "problem  Key       AIFACESWAP_API_KEY is not set" in table
     assert "problem  Base URL  " in table
-    assert "Next, Key: export AIFACESWAP_API_KEY=<your key>" in text
+    assert "Next, Key: Set your key" in text
     assert "\n  aifaceswap --emulator doctor\n" in text
     assert text.endswith("2 problems, 0 warnings.\n")
     assert command.text.count("\x1b[?25l") == command.text.count("\x1b[?25h") == 1

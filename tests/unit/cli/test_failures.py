@@ -44,13 +44,13 @@ def test_every_advice_can_be_said(
 
 
 MAGIC = [
-    ("invalid.jpg", 1, "400 validation_error", "correct what the message names"),
+    ("invalid.jpg", 1, "400 validation_error", "Correct what the message names"),
     ("unreachable.jpg", 1, "400 source_unreachable", "private browser window"),
-    ("no-credits.jpg", 1, "402 insufficient_credits", "top up"),
-    ("too-large.jpg", 1, "413 payload_too_large", "smaller pictures"),
-    ("not-an-image.txt", 1, "415 unsupported_media_type", "SOURCE must be a picture"),
-    ("nsfw.jpg", 1, "422 nsfw_content_detected", "other pictures"),
-    ("rate-limited-daily.jpg", 1, "429 rate_limited_daily", "the day's requests are used up"),
+    ("no-credits.jpg", 1, "402 insufficient_credits", "Add credits"),
+    ("too-large.jpg", 1, "413 payload_too_large", "smaller images"),
+    ("not-an-image.txt", 1, "415 unsupported_media_type", "SOURCE must be an image"),
+    ("nsfw.jpg", 1, "422 nsfw_content_detected", "other images"),
+    ("rate-limited-daily.jpg", 1, "429 rate_limited_daily", "Today's requests are used up"),
 ]
 
 
@@ -78,7 +78,7 @@ def test_the_swap_fails(command: Command, name: str) -> None:
     outcome = command("wait", swap_id)
     assert (outcome.code, outcome.out) == (3, "")
     assert outcome.err.startswith(f"Error: {swap_id} failed: ")
-    assert outcome.next == "use other pictures; each try is a new swap"
+    assert outcome.next == "Try other images; each attempt is a new swap."
     assert command("download", swap_id).code == 3
     assert command("get", swap_id).data["status"] == "failed"
 
@@ -102,7 +102,7 @@ def test_no_key(command: Command) -> None:
     """Without a key: exit code 4, how to set one, and how to do without."""
     outcome = command("run", FACE, TARGET)
     assert outcome.code == 4
-    assert outcome.err.startswith("Error: AIFACESWAP_API_KEY: this variable is not set\n")
+    assert outcome.err.startswith("Error: AIFACESWAP_API_KEY is not set\n")
     assert "export AIFACESWAP_API_KEY=<your key>" in outcome.next
     assert outcome.next.endswith(f"aifaceswap --emulator run {FACE} {TARGET}")
 
@@ -122,7 +122,7 @@ def test_a_revoked_key(command: Command, service: Emulator) -> None:
     assert outcome.code == 4
     assert "invalid_api_key" in outcome.err
     assert service.api_key not in outcome.err
-    assert outcome.next.startswith("export AIFACESWAP_API_KEY=<a live key>")
+    assert outcome.next.startswith("Set a valid key")
 
 
 def test_a_base_url_without_tls(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_a_key_used_for_another_swap(command: Command) -> None:
     command("create", FACE, TARGET, "--idempotency-key", "order-7")
     outcome = command("create", TARGET, FACE, "--idempotency-key", "order-7")
     assert outcome.code == 1
-    assert outcome.next.endswith("or run it with another --idempotency-key")
+    assert outcome.next.endswith("or use another --idempotency-key.")
 
 
 def test_an_id_in_a_private_emulator(command: Command) -> None:
@@ -255,3 +255,55 @@ def test_what_is_unexpected_before_anything_is_paid(capsys: pytest.CaptureFixtur
     with pytest.raises(ZeroDivisionError):
         report(ZeroDivisionError(), CommandContext([]))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("argument", ["SOURCE", "TARGET"])
+def test_a_local_file(argument: str, command: Command) -> None:
+    """Local files cannot be uploaded, and the message names the file."""
+    urls = ["./face.jpg", TARGET] if argument == "SOURCE" else [FACE, "./face.jpg"]
+    outcome = command("run", *urls)
+    wanted = f"Error: {argument} must be a public https:// URL, not a local file: ./face.jpg\n"
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(wanted)
+    assert outcome.next == "Local files cannot be uploaded yet. Host the image and pass its URL."
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize(
+    ("key", "position"), [("Bearer key_1", 6), ('"key_1"', 0), ("'key_1'", 0), ("`key_1`", 0)]
+)
+def test_a_key_that_was_pasted_with_more(
+    key: str, position: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is named by its position; no part of the key is shown."""
+    monkeypatch.setenv("AIFACESWAP_API_KEY", key)
+    outcome = command("me")
+    assert outcome.code == 4
+    assert f"position {position}" in outcome.err
+    assert "use only the key itself, without 'Bearer ', quotes or line breaks" in outcome.err
+    assert "key_1" not in outcome.err
+
+
+@pytest.mark.parametrize("arguments", [("me",), ("get", "tsk_1"), ("run", FACE, TARGET)])
+def test_a_base_url_without_its_end(
+    arguments: tuple[str, ...],
+    command: Command,
+    service: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A 404 from elsewhere than the API is not blamed on an ID."""
+    monkeypatch.setenv("AIFACESWAP_BASE_URL", service.origin)
+    outcome = command(*arguments)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"Error: Not found: {service.origin} (404)\n")
+    assert outcome.next == (
+        "AIFACESWAP_BASE_URL probably needs /api/v1 at the end:\n"
+        f"  export AIFACESWAP_BASE_URL={service.base_url}"
+    )
+
+
+def test_a_private_emulator_that_is_too_slow(command: Command) -> None:
+    """The same command with a larger timeout is what to try."""
+    outcome = command("--emulator", "run", FACE, FOREVER, "--timeout", "0.05")
+    assert outcome.code == 5
+    assert outcome.next.endswith(f"\n  aifaceswap --emulator run --timeout 300 {FACE} {FOREVER}")

@@ -75,7 +75,7 @@ def test_no_arguments() -> None:
     """The bare command shows its help."""
     outcome = run_process()
     assert (outcome.code, outcome.err) == (0, "")
-    assert "Exit codes: 0 done" in outcome.out
+    assert "Exit codes: 0 success" in outcome.out
 
 
 CLOSED = """
