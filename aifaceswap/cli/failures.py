@@ -102,7 +102,7 @@ ADVICE: dict[type[BaseException], Advice] = {
     AuthenticationError: Advice(
         NO_ACCESS,
         f"Set a valid key from your account on {SITE}{{for_base_url}}:\n"
-        f"  export {API_KEY_VARIABLE}=<your key>",
+        f"  export {API_KEY_VARIABLE}=<your key>\n{{again}}",
     ),
     InsufficientCreditsError: Advice(
         ERROR, f"Add credits on {SITE} ('aifaceswap me' shows the balance), then {{retry_new}}"

@@ -210,7 +210,7 @@ def test_wrong_lines_of_json(command: Command) -> None:
     first, second, third, fourth = outcome.err.splitlines()[:4]
     assert first == "row 0 (line 1): target_url is missing"
     assert second.startswith("row 1 (line 2): unknown fields: 'colour'; allowed: source_url, ")
-    assert third == "row 2 (line 3): line must be valid JSON: Expecting ':' delimiter at character 5"
+    assert third.startswith("row 2 (line 3): line must be valid JSON: Expecting ':' delimiter")
     assert fourth == "row 3 (line 4): line must be a JSON object"
 
 
@@ -386,7 +386,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 def test_stopped_and_resumed(
     steady: Emulator, command: Command, number: signal.Signals, code: int, times: int
 ) -> None:
-    """Once: swaps in progress finish; twice: at once. The printed command resumes: one swap a row."""
+    """Once: swaps in progress finish; twice: at once. The printed command resumes."""
     rows = 9
     write_rows(*[f"https://example.com/{row}.jpg" for row in range(rows)])
     with running(*RUN, env=settings(steady)) as process:
@@ -477,7 +477,9 @@ def test_whoever_reads_has_gone(service: Emulator) -> None:
             command, env=env, stdout=pipe, stderr=subprocess.PIPE, timeout=20, check=False
         )
     assert done.returncode == 1
-    assert done.stderr.startswith(b"Output closed by the reader. To resume:\n  aifaceswap bulk rows.csv\n")
+    assert done.stderr.startswith(
+        b"Output closed by the reader. To resume:\n  aifaceswap bulk rows.csv\n"
+    )
     assert b"Traceback" not in done.stderr
 
 
@@ -496,7 +498,10 @@ def test_a_journal_of_a_private_emulator(command: Command) -> None:
     write_rows("https://example.com/instant.jpg")
     outcome = command("--emulator", "bulk", "rows.csv", "--journal", "run.sqlite")
     assert outcome.code == 0
-    assert "The journal contains swaps of the emulator: use another one for the service." in outcome.err
+    assert (
+        "The journal contains swaps of the emulator: use another one for the service."
+        in outcome.err
+    )
 
 
 @pytest.mark.usefixtures("service")
