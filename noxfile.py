@@ -128,7 +128,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
     session.run("codespell")
-    session.run("lint-imports")
+    session.run("lint-imports", "--no-cache")
     session.run("python", "tests/support/write_sync.py", "--check")
     session.run("python", "tests/lint/language.py")
 
