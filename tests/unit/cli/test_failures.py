@@ -231,7 +231,7 @@ def test_a_name_too_long(command: Command, service: Emulator, tmp_path: Path) ->
     """A file that the disk refuses is found out before anything is paid."""
     outcome = command("run", FACE, TARGET, "--output", str(tmp_path / ("x" * 300)))
     assert outcome.code == 2
-    assert "File name too long" in outcome.err
+    assert "at most 255 bytes" in outcome.err
     assert service.requests == ()
 
 
