@@ -172,7 +172,7 @@ class Emulator:
             injector.add(fault)
         results = ResultStore(state, self.result_ttl, self.result_links)
         api = Api(state, results, DeliveryQueue(self.seed, self.deliver_to, injector), injector)
-        self._frontend = Frontend(api, self.clock)
+        self._frontend = Frontend(api, self.clock, self.host)
         self._base = self._current = self
 
     @property
@@ -426,7 +426,7 @@ class Emulator:
             raise RuntimeError("this emulator is running already")
         loop = asyncio.get_running_loop()
         self.clock.bind(loop)
-        self._frontend.control = Control(self, self._frontend).respond
+        self._frontend.control = Control(self, self._frontend)
         host = "127.0.0.1" if self.host == "localhost" else self.host
         server = Server(self._frontend, host, self.port)
         port = await server.start()

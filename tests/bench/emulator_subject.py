@@ -16,6 +16,7 @@ from aiohttp import web
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator._service.api import Api
 from aifaceswap.emulator._service.messages import ServerRequest
+from aifaceswap.emulator._service.request_log import RequestLog
 from bench.harness import SWAP, pin
 
 FEW, MANY = 100, 100_000
@@ -59,7 +60,7 @@ def _fill(emulator: Emulator, count: int) -> list[str]:
     now = emulator.clock.now()
     for number in range(count):
         api.respond(_make_creation(number), now)
-    api.log.clear()
+    api.log = RequestLog()
     return [f"{emulator.base_url}/swaps/{swap.id}" for swap in api.state.swaps[:: count // FEW]]
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aifaceswap.emulator import Emulator
 
 PATIENCE = 10.0
+KEY = "Bearer key_emulator"
 JSON_TYPE = "Content-Type: application/json"
 BODY = json.dumps(SWAP).encode()
 
@@ -25,7 +26,12 @@ def raw(
     body: bytes = b"", *headers: str, method: str = "POST", path: str = "/api/v1/swaps"
 ) -> bytes:
     """One request with a key."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Authorization: Bearer key_emulator", *headers]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Authorization: Bearer key_emulator",
+        *headers,
+    ]
     return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
 
 

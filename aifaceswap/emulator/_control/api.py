@@ -22,7 +22,13 @@ from aifaceswap.emulator._control.views import (
 )
 from aifaceswap.emulator._service import ids
 from aifaceswap.emulator._service.api import describe, encode
-from aifaceswap.emulator._service.errors import Refused, invalid, method_not_allowed, not_found
+from aifaceswap.emulator._service.errors import (
+    Problem,
+    Refused,
+    invalid,
+    method_not_allowed,
+    not_found,
+)
 from aifaceswap.emulator._service.messages import ServerResponse
 from aifaceswap.emulator._service.records import describe_request
 from aifaceswap.emulator._service.results import serve
@@ -33,7 +39,7 @@ from aifaceswap.emulator.faults import Fault
 from aifaceswap.emulator.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Reversible
 
     from aifaceswap.emulator._emulator import Emulator
     from aifaceswap.emulator._server.server import Frontend
@@ -103,37 +109,53 @@ class Control:
             "swaps/*/image": {"GET": self._image},
         }
 
-    async def respond(self, request: ServerRequest) -> ServerResponse:
-        """Answer one request."""
-        self._answered += 1
-        request_id = f"req_{ids.digest(self.emulator.seed, 'control', self._answered).hex()}"
+    def refuse(self, head: ServerRequest) -> ServerResponse | None:
+        """Return the error of a request that is wrong whatever its body is, which is not read."""
         try:
-            if request.path == page.PATH:
-                return page.respond(request)
-            refuse_strangers(request, self.emulator.host)
-            reply = await self._reply(request)
-            if isinstance(reply, ServerResponse):
-                return reply
-            status, value = reply
-            headers: tuple[tuple[str, str], ...] = ()
+            if head.path == page.PATH:
+                page.check(head)
+            else:
+                refuse_strangers(head.headers, self.emulator.host)
+                self._route(head)
         except Refused as refused:
-            status, headers = refused.problem.status, refused.problem.headers
-            value = describe(refused.problem, request_id)
-        return ServerResponse(
-            status, (*_HEADERS, ("x-request-id", request_id), *headers), encode(value)
-        )
+            return self._describe(refused)
+        return None
 
-    async def _reply(self, request: ServerRequest) -> Reply:
+    async def respond(self, request: ServerRequest) -> ServerResponse:
+        """Respond to a request that `refuse()` has let pass."""
+        if request.path == page.PATH:
+            return page.respond()
         handler, name = self._route(request)
+        try:
+            reply = await self._call(handler, request, name)
+        except Refused as refused:
+            return self._describe(refused)
+        return reply if isinstance(reply, ServerResponse) else self._make_response(*reply)
+
+    async def _call(self, handler: Handler, request: ServerRequest, name: str) -> Reply:
         if request.flaw is not None:
             raise Refused(request.flaw)
         try:
             reply = handler(request, name)
             return await reply if isinstance(reply, Awaitable) else reply
         except KeyError:
-            raise not_found(f"There is no {name[:100]!r} here.") from None
+            raise not_found(f"No {name[:100]!r} here.") from None
         except (ValueError, TypeError) as error:
             raise invalid(str(error)) from None
+
+    def _describe(self, refused: Refused) -> ServerResponse:
+        problem = refused.problem
+        return self._make_response(problem.status, problem, problem.headers)
+
+    def _make_response(
+        self, status: int, value: object, headers: tuple[tuple[str, str], ...] = ()
+    ) -> ServerResponse:
+        self._answered += 1
+        request_id = f"req_{ids.digest(self.emulator.seed, 'control', self._answered).hex()}"
+        if isinstance(value, Problem):
+            value = describe(value, request_id)
+        headers = (*_HEADERS, ("x-request-id", request_id), *headers)
+        return ServerResponse(status, headers, encode(value))
 
     def _route(self, request: ServerRequest) -> tuple[Handler, str]:
         """The handler, and what stands in the place of the star."""
@@ -266,7 +288,7 @@ class Control:
         return self._account(request, "")
 
 
-def _latest(items: Sequence[T], request: ServerRequest) -> list[T]:
+def _latest(items: Reversible[T], request: ServerRequest) -> list[T]:
     """As many of the latest as the query asks for, oldest first."""
     text = read_query(request.query, "limit").get("limit", str(_SHOWN))
     if not text.isdecimal() or not 1 <= int(text[:9]) <= _MOST_SHOWN:

@@ -20,22 +20,15 @@ PATH: Final = "/"
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
-def respond(request: ServerRequest) -> ServerResponse:
-    """The page, the same for everybody: what it shows it asks `/_emulator/` for.
-
-    Args:
-        request: For `PATH`.
-
-    Raises:
-        Refused: The method is not right.
-    """
+def check(request: ServerRequest) -> None:
+    """Raise `Refused` unless the method of a request for `PATH` is right."""
     if request.method not in {"GET", "HEAD"}:
         raise method_not_allowed(request.method, ["GET", "HEAD"])
-    return _load()
 
 
 @functools.cache
-def _load() -> ServerResponse:
+def respond() -> ServerResponse:
+    """Return the page, the same for everybody: it reads `/_emulator/` for what it shows."""
     text = (
         importlib.resources.files("aifaceswap.emulator._control")
         .joinpath("page.html")

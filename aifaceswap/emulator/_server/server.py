@@ -18,18 +18,18 @@ from aifaceswap.emulator._actions import (
     Status,
     Stuck,
 )
+from aifaceswap.emulator._control.access import check_host
 from aifaceswap.emulator._control.api import PREFIX as CONTROL
 from aifaceswap.emulator._control.page import PATH as PAGE
 from aifaceswap.emulator._server.broken_responses import BrokenResponse, Silence
-from aifaceswap.emulator._service.errors import Problem
+from aifaceswap.emulator._service.errors import Problem, Refused
 from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
 from aifaceswap.emulator._times import http_date
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aiohttp import StreamReader
 
+    from aifaceswap.emulator._control.api import Control
     from aifaceswap.emulator._service.api import Api
     from aifaceswap.emulator.clock import Clock
     from aifaceswap.emulator.faults import RequestAction
@@ -109,10 +109,8 @@ class _Connection(web.RequestHandler):
             self.log_exception("The emulator failed", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionResetError("a response was in progress")
-        flaw = _OURS if ours else _NOT_HTTP
-        response = to_response(self._frontend.respond(ServerRequest("", "", "", {}, flaw=flaw)))
-        response.force_close()
-        return response
+        refusal = _OURS if ours else _NOT_HTTP
+        return self._frontend.refuse(ServerRequest("", "", "", {}, refusal=refusal))
 
 
 class _Manager(web.Server):
@@ -130,9 +128,8 @@ class Frontend:
 
     api: Api
     clock: Clock
-    control: Callable[[ServerRequest], Awaitable[ServerResponse]] | None = attrs.field(
-        init=False, default=None
-    )
+    host: str
+    control: Control | None = attrs.field(init=False, default=None)
     held: set[_Connection] = attrs.field(factory=set[_Connection], init=False)
 
     def respond(self, request: ServerRequest, api: Api | None = None) -> ServerResponse:
@@ -143,22 +140,49 @@ class Frontend:
             response.status, (*response.headers, ("Date", http_date(now))), response.body
         )
 
+    def refuse(self, request: ServerRequest) -> web.Response:
+        """Reject a request whose body is not read, and close its connection."""
+        return _close(to_response(self.respond(request)))
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """What aiohttp calls for each request."""
-        # A reset puts another one in its place: what is on its way has no effect on that.
+        # A reset replaces it: a request in progress has no effect on the new one.
         api = self.api
-        path = request.rel_url.raw_path
+        path, query = request.rel_url.raw_path, request.rel_url.raw_query_string
         if cast("_Connection", request.protocol).doomed:
             return Silence()
-        own = path == PAGE or (path + "/").startswith(CONTROL)
-        if self.control is not None and own:
-            return to_response(await self.control(await _receive(request, path)))
+        head = ServerRequest(request.method, path, query, request.headers)
+        refusal = self._check_host(request)
+        if refusal is not None:
+            return self.refuse(attrs.evolve(head, refusal=refusal))
+        if self.control is not None and (path == PAGE or (path + "/").startswith(CONTROL)):
+            return await self._handle_control(self.control, request, head)
         action = api.find_fault(request.method, path) if api.faults.requests else None
-        received = await _receive(request, path, action)
+        received = await _receive(request, head, action)
         response = self.respond(received, api)
         if action is None:
             return to_response(response)
         return await self._break(request, response, action)
+
+    def _check_host(self, request: web.BaseRequest) -> Problem | None:
+        """Return why the request is for another site, if it is; programs may leave `Host` out."""
+        host = request.headers.get("Host")
+        try:
+            # A URL in the request line wins over the header.
+            for name in () if host is None else {host, request.host}:
+                check_host(name, self.host)
+        except Refused as refused:
+            return refused.problem
+        return None
+
+    async def _handle_control(
+        self, control: Control, request: web.BaseRequest, head: ServerRequest
+    ) -> web.StreamResponse:
+        refusal = control.refuse(head)
+        if refusal is None:
+            return to_response(await control.respond(await _receive(request, head)))
+        response = to_response(refusal)
+        return _close(response) if request.body_exists else response
 
     async def _break(
         self, request: web.BaseRequest, response: ServerResponse, action: RequestAction
@@ -175,14 +199,18 @@ class Frontend:
             transport.abort()
 
 
+def _close(response: web.Response) -> web.Response:
+    response.force_close()
+    return response
+
+
 async def _receive(
-    request: web.BaseRequest, path: str, fault: RequestAction | None = None
+    request: web.BaseRequest, head: ServerRequest, fault: RequestAction | None = None
 ) -> ServerRequest:
     if "Expect" in request.headers:
         await _send_continue(request)
     body, flaw = await _read(request)
-    query = request.rel_url.raw_query_string
-    return ServerRequest(request.method, path, query, request.headers, body, flaw, fault)
+    return attrs.evolve(head, body=body, flaw=flaw, fault=fault)
 
 
 async def _send_continue(request: web.BaseRequest) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 import attrs
@@ -21,6 +20,7 @@ from aifaceswap.emulator._service.errors import (
 )
 from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
 from aifaceswap.emulator._service.meter import Meter
+from aifaceswap.emulator._service.request_log import RequestLog
 from aifaceswap.emulator._service.results import PREFIX as LINKS
 from aifaceswap.emulator._service.scenarios import life_of
 from aifaceswap.emulator._service.schema import read_json, read_limit, read_query, read_swap
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from aifaceswap.emulator._service.delivery_queue import DeliveryQueue
     from aifaceswap.emulator._service.fault_injector import FaultInjector
-    from aifaceswap.emulator._service.records import Entry
     from aifaceswap.emulator._service.results import ResultStore
     from aifaceswap.emulator._service.state import KeyAccount, ServiceState, StoredSwap
     from aifaceswap.emulator.faults import RequestAction
@@ -42,14 +41,10 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "/api/v1"
 
-#: How many of the latest requests are kept for inspection.
-KEPT: Final = 10_000
-
 _LONGEST_KEY = 255
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _JSON = ("Content-Type", "application/json")
 _NOT_JSON = Problem(415, "unsupported_media_type", "Content-Type must be application/json.")
-_NOT_HTTP = Problem(400, "validation_error", "The request is not HTTP/1.1.")
 _TOO_MANY = 429
 _ENCODED = Problem(415, "unsupported_media_type", "Content-Encoding is not supported.")
 
@@ -63,12 +58,11 @@ class Api:
     queue: DeliveryQueue
     faults: FaultInjector
     lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
-    log: deque[Entry] = attrs.field(init=False)
+    log: RequestLog = attrs.field(factory=RequestLog, init=False)
     served: int = attrs.field(default=0, init=False)
     _fixed: dict[str, dict[str, Handler]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.log = deque(maxlen=KEPT)
         self._fixed = {
             "/swaps": {"GET": self._list, "POST": self._create},
             "/me": {"GET": self._me},
@@ -80,8 +74,14 @@ class Api:
             request_id = ids.make_id(self.state.seed, "req", self.served)
             self.served += 1
             response = self._dispatch(request, now, request_id)
+            if request.body and not self._is_known(request):
+                request = attrs.evolve(request, body=b"")
             self.log.append((now, request, response.status, response.code, request_id))
         return response
+
+    def _is_known(self, request: ServerRequest) -> bool:
+        """Return whether a request names a valid key: bodies of strangers are not kept."""
+        return self.state.find_account(request.headers.get("Authorization")) is not None
 
     def find_fault(self, method: str, path: str) -> RequestAction | None:
         """What strikes this request, if anything does."""
@@ -93,6 +93,7 @@ class Api:
         if not getattr(fault, "commit", True) and not isinstance(fault, Status):
             return ServerResponse(0, (("x-request-id", request_id),), b"")
         try:
+            _check_refusal(request)
             if isinstance(fault, Status) and not fault.commit:
                 account = self.state.find_account(request.headers.get("Authorization"))
                 _refuse(fault)
@@ -117,8 +118,6 @@ class Api:
         return ServerResponse(status, common + headers, _encode(value).encode(), code)
 
     def _authenticate(self, request: ServerRequest) -> KeyAccount:
-        if not request.method:
-            raise Refused(request.flaw or _NOT_HTTP)
         if not request.path.startswith(PREFIX + "/"):
             raise not_found()
         account = self.state.authenticate(request.headers.get("Authorization"))
@@ -215,6 +214,11 @@ class Api:
         if swap.life.extra:
             value |= swap.life.extra
         return value
+
+
+def _check_refusal(request: ServerRequest) -> None:
+    if request.refusal is not None:
+        raise Refused(request.refusal)
 
 
 def _refuse(action: Status) -> NoReturn:

@@ -23,7 +23,8 @@ class ServerRequest:
         query: Not decoded, without the question mark.
         headers: Names match in any case.
         body: The bytes as sent, still encoded where there is a Content-Encoding.
-        flaw: What was wrong with the body, where it could not be read whole.
+        flaw: What is wrong with the body if it could not be read completely.
+        refusal: Why the request is rejected before anything else.
         fault: What strikes it, if a fault does.
     """
 
@@ -33,6 +34,7 @@ class ServerRequest:
     headers: Mapping[str, str]
     body: bytes = b""
     flaw: Problem | None = None
+    refusal: Problem | None = None
     fault: RequestAction | None = None
 
 

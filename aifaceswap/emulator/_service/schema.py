@@ -24,6 +24,10 @@ DEEPEST_JSON = 64
 DEFAULT_PAGE = 25
 LARGEST_PAGE = 100
 
+_LONGEST_LABEL = 63
+_LOCAL = frozenset({"localhost", "local", "internal"})
+# With the reserved names that never resolve. Example domains are reachable.
+_UNREACHABLE = _LOCAL | {"invalid", "test"}
 _LIMIT = re.compile(r"[0-9]{1,9}")
 # Nearly every URL, at a tenth of the cost of taking it apart.
 _PLAIN_URL = re.compile(r"https://([a-z0-9.-]+)(?:[/?#][!#-;=?-\[\]^-~]*)?")
@@ -124,7 +128,7 @@ def _read_type(body: dict[str, object]) -> str:
 
 def _read_source(body: dict[str, object], field: str) -> str:
     url, host = _read_url(body, field)
-    if not _is_public(host):
+    if not _is_public(host, _UNREACHABLE):
         raise Refused(_unreachable(field))
     return url
 
@@ -133,7 +137,7 @@ def _read_webhook(body: dict[str, object]) -> str | None:
     if body.get("webhook_url") is None:
         return None
     url, host = _read_url(body, "webhook_url")
-    if not _is_public(host):
+    if not _is_public(host, _LOCAL):
         raise invalid("webhook_url: must be on a public host.")
     return url
 
@@ -158,9 +162,11 @@ def _find_host(url: str) -> str:
         raise ValueError("must be a public https URL without spaces and control characters")
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 (reading it checks it)
+        port = parts.port
     except ValueError:
         raise ValueError("must be a public https URL") from None
+    if port == 0:
+        raise ValueError("must have a port from 1 to 65535")
     if parts.scheme != "https" or not parts.hostname:
         raise ValueError("must be an https URL")
     return parts.hostname
@@ -171,12 +177,13 @@ def _unreachable(field: str) -> Problem:
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_public(host: str) -> bool:
+def _is_public(host: str, closed: frozenset[str]) -> bool:
     name = host.rstrip(".")
     if (address := _parse_address(name)) is not None:
         return address.is_global and not address.is_multicast
-    local = name.endswith((".localhost", ".local", ".internal"))
-    return "." in name.strip(".") and ".." not in name and not local
+    labels = name.split(".")
+    resolves = all(0 < len(label) <= _LONGEST_LABEL for label in labels)
+    return len(labels) > 1 and resolves and labels[-1].lower() not in closed
 
 
 def _parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

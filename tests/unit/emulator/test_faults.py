@@ -544,7 +544,10 @@ async def test_a_fault_strikes_a_request_that_cannot_be_read() -> None:
             await wire.send(raw(b"", "Content-Length: 99999999", JSON_TYPE))
             with pytest.raises(ConnectionResetError):
                 await wire.rest()
-        head = b"POST /api/v1/swaps HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        head = (
+            b"POST /api/v1/swaps HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
+            % len(BODY)
+        )
         assert (await exchange(emulator, head + BODY))[0] == 500
 
 

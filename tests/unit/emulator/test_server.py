@@ -157,7 +157,7 @@ BOMB = gzip.compress(LONG * 10)
         ([raw(b"", path="/api/v1/swaps?limit=%ff", method="GET")], 400, "validation_error"),
         ([raw(b"", path="//", method="GET")], 404, "not_found"),
         ([raw(b"", path="*", method="OPTIONS")], 404, "not_found"),
-        ([raw(b"", path="x:1", method="CONNECT")], 404, "not_found"),
+        ([raw(b"", path="x:1", method="CONNECT")], 403, "forbidden"),
         (
             [raw(b"", "Connection: Upgrade", "Upgrade: websocket", path="/api/v1/me")],
             405,
@@ -165,12 +165,12 @@ BOMB = gzip.compress(LONG * 10)
         ),
         ([raw(b"", "Expect: something", path="/api/v1/me")], 405, "method_not_allowed"),
         (
-            [b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\nAuthorization: \xff\xfe\r\n\r\n"],
+            [b"GET /api/v1/me HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: \xff\xfe\r\n\r\n"],
             401,
             "unauthorized",
         ),
         (
-            [b"GET /api/v1/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n"],
+            [b"GET /api/v1/me HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \xff\r\n\r\n"],
             401,
             "invalid_api_key",
         ),
@@ -209,7 +209,7 @@ async def test_a_body_that_never_comes_is_not_waited_for(
     assert (status, json.loads(body)["error"]["code"]) == (408, "request_timeout")
 
 
-@pytest.mark.parametrize("sent", [b"", b"POST /api/v1/swaps HTTP/1.1\r\nHost: x\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"POST /api/v1/swaps HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
 async def test_a_head_that_never_comes_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
@@ -240,7 +240,8 @@ async def test_an_emulator_that_fails_says_so(caplog: pytest.LogCaptureFixture, 
         await exchange(emulator, raw(b"", method="GET", path="/api/v1/me"))
         clock.fails = True
         status, headers, body = await exchange(
-            emulator, raw(b"", method="GET", path=path).replace(b"Host: x", b"Host: localhost")
+            emulator,
+            raw(b"", method="GET", path=path).replace(b"Host: 127.0.0.1", b"Host: localhost"),
         )
     error = json.loads(body)["error"]
 
@@ -260,7 +261,9 @@ async def test_an_emulator_that_fails_within_an_answer_closes(
         clock.fails = True
         async with connected(emulator) as wire:
             request = raw(b"", method="GET", path="/api/v1/me")
-            await wire.send(request.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue"))
+            await wire.send(
+                request.replace(b"Host: 127.0.0.1", b"Host: 127.0.0.1\r\nExpect: 100-continue")
+            )
             seen = await wire.rest()
     assert seen == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert "ZeroDivisionError" in caplog.text
@@ -288,7 +291,9 @@ async def test_odd_but_right_requests_are_answered(emulator: Emulator) -> None:
         raw(b"", "Transfer-Encoding: chunked", JSON_TYPE, "Idempotency-Key: \udcff\udcfe"),
         b"".join(chunk for chunk in chunks if not chunk.startswith(b"0")) + b"0\r\n\r\n",
     )
-    absolute = await exchange(emulator, raw(b"", method="GET", path="http://x/api/v1/me?a=1"))
+    absolute = await exchange(
+        emulator, raw(b"", method="GET", path="http://127.0.0.1/api/v1/me?a=1")
+    )
     odd = await exchange(emulator, raw(b"", "X-Odd: \udcff", method="GET", path="/api/v1/me"))
 
     assert [answer[0] for answer in (chunked, absolute, odd)] == [201, 200, 200]
