@@ -165,8 +165,12 @@ def sign(body: bytes | bytearray | memoryview, key: str, *, timestamp: int | Non
     secrets = (Secret(key),)
     del key
     (secret,) = signing_keys(secrets)
-    stamp = int(time.time()) if timestamp is None else timestamp
-    signed = b"%d.%b" % (stamp, _raw(body))
+    return sign_with(secret, _raw(body), int(time.time()) if timestamp is None else timestamp)
+
+
+def sign_with(secret: Secret, body: bytes, stamp: int) -> str:
+    """Sign a body with a key that was checked before."""
+    signed = b"%d.%b" % (stamp, body)
     return f"t={stamp},v1={hmac.digest(secret.reveal().encode(), signed, 'sha256').hex()}"
 
 

@@ -164,7 +164,8 @@ def trigger(
 ) -> int:
     """Send one signed delivery to your app and show its response.
 
-    The delivery is signed with AIFACESWAP_API_KEY; your app must verify it with the same key.
+    The delivery describes a swap that does not exist. It is signed with AIFACESWAP_API_KEY;
+    your app must verify it with the same key.
     Nothing reaches the service and nothing is charged. Exit code 0: the app responded with 2xx.
     """
     from aifaceswap.cli.webhook import deliveries

@@ -8,32 +8,25 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aifaceswap import _validation
 from aifaceswap._api import codec
-from aifaceswap._limits import API_KEY_VARIABLE, SWAP_COMPLETED, SWAP_FAILED
+from aifaceswap._api.requests import USER_AGENT
+from aifaceswap._limits import API_KEY_VARIABLE, SIGNATURE_HEADER, SWAP_COMPLETED
 from aifaceswap._validation import Secret
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import ERROR, CommandError, format_duration
 from aifaceswap.cli.rendering import Display, note
-from aifaceswap.client import AsyncClient
-from aifaceswap.emulator import DEFAULT_API_KEY, DeliveryRecord, Emulator
+from aifaceswap.cli.webhook.sending import SendResult, new_session, send_delivery
+from aifaceswap.emulator import DEFAULT_API_KEY
 from aifaceswap.errors import ConfigurationError, WebhookVerificationError
 from aifaceswap.errors import WebhookVerificationReason as Reason
 from aifaceswap.models import WebhookEvent
-from aifaceswap.webhooks._signature import check, read
+from aifaceswap.webhooks._signature import check, read, sign_with
 
 _DAY = 86_400
 _STAMP = re.compile(r"(?:^|,)[ \t]*t=([0-9]{1,11})[ \t]*(?:,|$)")
-
-_SOURCE = "https://example.com/face.jpg"
-#: The target with which the emulator's swap finishes with such an event.
-_TARGETS = {
-    SWAP_COMPLETED: "https://example.com/target.jpg",
-    SWAP_FAILED: "https://example.com/fails.jpg",
-}
 
 #: What to do about a delivery that fails verification.
 ADVICE = {
@@ -104,63 +97,61 @@ def verify(
 def trigger(
     context: CommandContext, url: str, event: str, metadata: Mapping[str, object] | None
 ) -> int:
-    """Send one delivery from a private emulator, and return the exit code."""
+    """Sign one delivery and post it, and return the exit code."""
     (key,) = find_keys(context)
-    delivery = runtime.run_job(lambda: _send(key.reveal(), url, event, metadata))
-    return _report_delivery(context, delivery)
+    # A new swap each time: the app would treat the same one as a duplicate.
+    swap_id = f"tsk_{secrets.token_hex(8)}"
+    body = codec.dumps({"event": event, **_swap(swap_id, event, metadata)})
+    result = runtime.run_job(lambda: _send(url, body, key))
+    return _report_result(context, {"event": event, "swap_id": swap_id, "url": url}, result)
 
 
-async def _send(
-    key: str, url: str, event: str, metadata: Mapping[str, object] | None
-) -> DeliveryRecord:
-    parts = urlsplit(url)
-    query = f"?{parts.query}" if parts.query else ""
+def _swap(
+    swap_id: str, event: str, metadata: Mapping[str, object] | None
+) -> dict[str, object]:
+    """A swap as the service describes one that has finished."""
+    is_done = event == SWAP_COMPLETED
+    return {
+        "id": swap_id,
+        "type": "image",
+        "status": "done" if is_done else "failed",
+        "credit_cost": 1,
+        "progress": 100,
+        "created_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "result_url": f"https://example.com/results/{swap_id}.jpg" if is_done else None,
+        "error": None if is_done else {"code": "processing_failed", "message": "A test failure."},
+        "metadata": metadata,
+        "webhook_url": "https://example.com/hooks/swap",
+    }
+
+
+async def _send(url: str, body: bytes, key: Secret) -> SendResult:
     with Display("Sending the delivery"):
-        async with (
-            Emulator(
-                # A new swap each time: the app would treat the same one as a duplicate.
-                seed=secrets.randbits(63),
-                api_key=key,
-                duration=0.0,
-                deliver_to=f"{parts.scheme}://{parts.netloc}",
-            ) as emulator,
-            AsyncClient(key, base_url=emulator.base_url, budget=None) as client,
-        ):
-            await client.swaps.create(
-                source_url=_SOURCE,
-                target_url=_TARGETS[event],
-                webhook_url=f"https://example.com{parts.path or '/'}{query}",
-                metadata=metadata,
-            )
-            await emulator.settle()
-            return emulator.deliveries[0]
+        async with new_session() as session:
+            headers = {
+                "Content-Type": "application/json",
+                "User-Agent": USER_AGENT,
+                SIGNATURE_HEADER: sign_with(key, body, int(time.time())),
+            }
+            return await send_delivery(session, url, body, headers)
 
 
-def _report_delivery(context: CommandContext, delivery: DeliveryRecord) -> int:
-    attempt = delivery.attempts[0]
+def _report_result(context: CommandContext, sent: dict[str, str], result: SendResult) -> int:
     if context.shows_table:
-        answer = f"none ({attempt.error})" if attempt.status is None else str(attempt.status)
+        response = f"none ({result.error})" if result.status is None else str(result.status)
         rendering.show_fields(
             [
-                ("Event", delivery.event),
-                ("Swap", delivery.swap_id),
-                ("Sent to", delivery.url or ""),
-                ("Response", answer),
+                ("Event", sent["event"]),
+                ("Swap", sent["swap_id"]),
+                ("Sent to", sent["url"]),
+                ("Response", response),
             ]
         )
     else:
-        rendering.write_json(
-            {
-                "event": delivery.event,
-                "swap_id": delivery.swap_id,
-                "url": delivery.url,
-                "status": attempt.status,
-                "error": attempt.error,
-            }
-        )
-    if delivery.state == "delivered":
+        rendering.write_json({**sent, "status": result.status, "error": result.error})
+    if result.succeeded:
         return 0
-    note(f"Next: {_find_next(context, attempt.status)}")
+    note(f"Next: {_find_next(context, result.status)}")
     return ERROR
 
 

@@ -30,46 +30,17 @@ from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note, printable
 from aifaceswap.cli.webhook.deliveries import find_keys
+from aifaceswap.cli.webhook.sending import SendResult, new_session, send_delivery
 from aifaceswap.models import WebhookEvent, without_query
 from aifaceswap.webhooks._aiohttp import read_body, respond, signature_of
 from aifaceswap.webhooks._receiver import Receiver, RejectedError, Verdict
-
-#: Seconds that the app has to respond.
-TIMEOUT_SECONDS = 30.0
 
 # Those of one connection; all others are forwarded.
 _HOP_BY_HOP = (
     *("Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authenticate"),
     *("Proxy-Authorization", "TE", "Trailer", "Transfer-Encoding", "Upgrade"),
 )
-_NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _SHUTDOWN = 0.5
-
-
-@attrs.frozen
-class ForwardResult:
-    """What became of a forwarded delivery.
-
-    Attributes:
-        seconds: How long it took.
-        status: The app's status; None: there was no response.
-        error: Why there was none.
-    """
-
-    seconds: float
-    status: int | None = None
-    error: str | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the app accepted the delivery."""
-        return self.status is not None and HTTPStatus(200) <= self.status < HTTPStatus(300)
-
-    @property
-    def words(self) -> str:
-        """The same for people."""
-        said = f"{self.status} in {self.seconds * 1000:,.0f} ms" if self.status else self.error
-        return f"app: {said}" if self.succeeded else f"app: {said}; responded with 502"
 
 
 @attrs.define(eq=False)
@@ -111,25 +82,12 @@ class Listener:
             return web.Response(status=500)
         return web.Response(status=204 if forwarded is None or forwarded.succeeded else 502)
 
-    async def _forward(self, body: bytes, headers: Mapping[str, str]) -> ForwardResult | None:
+    async def _forward(self, body: bytes, headers: Mapping[str, str]) -> SendResult | None:
         if self.forward_to is None:
             return None
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        try:
-            async with self.client.post(
-                URL(self.forward_to, encoded=True),
-                data=body,
-                headers=_end_to_end(headers),
-                skip_auto_headers=_NOT_ADDED,
-                allow_redirects=False,
-            ) as response:
-                return ForwardResult(clock() - began, status=response.status)
-        except (aiohttp.ClientError, OSError) as error:
-            failure = connection_error(error, TIMEOUT_SECONDS)
-        return ForwardResult(clock() - began, error=failure.message)
+        return await send_delivery(self.client, self.forward_to, body, _end_to_end(headers))
 
-    def _show(self, event: WebhookEvent, answer: ForwardResult | None) -> None:
+    def _show(self, event: WebhookEvent, answer: SendResult | None) -> None:
         if self.context.shows_table:
             _show_line(event, answer)
             return
@@ -150,12 +108,7 @@ def listen(
     keys = find_keys(context, key_file)
 
     async def serve() -> None:
-        async with aiohttp.ClientSession(
-            # A new connection each time: an app that is being worked on is often restarted.
-            connector=aiohttp.TCPConnector(force_close=True),
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as client:
+        async with new_session() as client:
             receiver = Receiver(None, keys, tolerance=SIGNATURE_TOLERANCE)
             listener = Listener(context, receiver, forward_to, client)
             async with _serve(listener, host, port) as url:
@@ -219,7 +172,7 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return kept
 
 
-def _show_line(event: WebhookEvent, answer: ForwardResult | None) -> None:
+def _show_line(event: WebhookEvent, answer: SendResult | None) -> None:
     swap = event.swap
     cells = [
         Text(f"{_now():%H:%M:%S}", style="dim"),
@@ -228,9 +181,15 @@ def _show_line(event: WebhookEvent, answer: ForwardResult | None) -> None:
         rendering.status_text(swap),
     ]
     if answer is not None:
-        cells.append(Text(printable(answer.words), style="green" if answer.succeeded else "red"))
+        cells.append(Text(printable(_in_words(answer)), style="green" if answer.succeeded else "red"))
     result = swap.error_message if swap.has_failed else without_query(swap.result_url)
     rendering.show_line(*cells, below=result)
+
+
+def _in_words(result: SendResult) -> str:
+    outcome = f"{result.status} in {result.seconds * 1000:,.0f} ms"
+    said = f"app: {outcome if result.status else result.error}"
+    return said if result.succeeded else f"{said}; responded with 502"
 
 
 def _now() -> datetime:
