@@ -106,9 +106,7 @@ def trigger(
     return _report_result(context, {"event": event, "swap_id": swap_id, "url": url}, result)
 
 
-def _swap(
-    swap_id: str, event: str, metadata: Mapping[str, object] | None
-) -> dict[str, object]:
+def _swap(swap_id: str, event: str, metadata: Mapping[str, object] | None) -> dict[str, object]:
     """A swap as the service describes one that has finished."""
     is_done = event == SWAP_COMPLETED
     return {

@@ -23,7 +23,6 @@ from rich.text import Text
 from yarl import URL
 
 from aifaceswap._api import codec
-from aifaceswap._http.exceptions import connection_error
 from aifaceswap._limits import SIGNATURE_TOLERANCE
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext
@@ -181,7 +180,9 @@ def _show_line(event: WebhookEvent, answer: SendResult | None) -> None:
         rendering.status_text(swap),
     ]
     if answer is not None:
-        cells.append(Text(printable(_in_words(answer)), style="green" if answer.succeeded else "red"))
+        cells.append(
+            Text(printable(_in_words(answer)), style="green" if answer.succeeded else "red")
+        )
     result = swap.error_message if swap.has_failed else without_query(swap.result_url)
     rendering.show_line(*cells, below=result)
 
