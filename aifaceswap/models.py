@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 import attrs
 
@@ -330,3 +330,47 @@ class WebhookEvent:
 
     event: str
     swap: Swap
+
+    def to_json(self) -> str:
+        """Write the event as JSON, to put it into a queue; `from_json` reads it.
+
+        Returns:
+            The JSON, ASCII only.
+        """
+        swap = attrs.asdict(self.swap, recurse=False)
+        if self.swap.created_at is not None:
+            swap["created_at"] = self.swap.created_at.isoformat()
+        return json.dumps({"event": self.event, "swap": swap})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read an event that `to_json` wrote. It does not verify a delivery: `parse()` does.
+
+        Args:
+            text: The JSON.
+
+        Returns:
+            An event that equals the one that was written.
+
+        Raises:
+            InvalidRequestError: `text` was not written by `to_json`.
+        """
+        try:
+            fields = json.loads(text)
+            swap = fields["swap"]
+            if swap["created_at"] is not None:
+                swap["created_at"] = datetime.fromisoformat(swap["created_at"])
+            swap["status"] = _known(SwapStatus, swap["status"])
+            swap["type"] = _known(SwapType, swap["type"])
+            return cls(event=fields["event"], swap=Swap(**swap))
+        except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+            reason = "must be JSON from WebhookEvent.to_json()"
+        raise InvalidRequestError.for_field("text", text, reason)
+
+
+def _known(members: type[StrEnum], value: Any) -> Any:
+    """A member of an open enum, or the value itself."""
+    try:
+        return members(value)
+    except ValueError:
+        return value

@@ -220,13 +220,16 @@ def _page(value: Any, _: Any) -> SwapPage:
 
 def _event(value: Any, _: Any) -> WebhookEvent:
     fields = _expect(dict, name="an object")(value, dict)
-    swap = {name: fields[name] for name in fields if name != "event"}
-    # The event's name stands in for a missing status.
     named = fields.get("event")
-    status = FINAL_STATUSES.get(named, "") if isinstance(named, str) else ""
-    swap.setdefault("status", str(status))
-    delivery = {"event": named, "swap": swap}
-    event: WebhookEvent = _plain_reader(WebhookEvent)(delivery, WebhookEvent)
+    swap = {name: fields[name] for name in fields if name != "event"}
+    if "id" not in swap and isinstance(swap.get("data"), dict):
+        swap = dict(swap["data"])
+    # A delivery is signed: it counts whatever it calls the swap and the status.
+    if type(swap.get("id")) is int:
+        swap["id"] = str(swap["id"])
+    if not isinstance(swap.get("status"), str):
+        swap["status"] = str(FINAL_STATUSES.get(named, "") if isinstance(named, str) else "")
+    event: WebhookEvent = _plain_reader(WebhookEvent)({"event": named, "swap": swap}, WebhookEvent)
     return event
 
 

@@ -18,15 +18,23 @@ from aifaceswap.models import WebhookEvent
 from aifaceswap.webhooks._aiohttp import aiohttp_handler
 from aifaceswap.webhooks._asgi import WebhookApp
 from aifaceswap.webhooks._receiver import Handler
-from aifaceswap.webhooks._seen_store import Claim, MemorySeen, SeenStore
+from aifaceswap.webhooks._seen_store import (
+    Claim,
+    DeliveryClaim,
+    MemorySeen,
+    SeenStore,
+    TokenlessSeenStore,
+)
 from aifaceswap.webhooks._signature import SIGNATURE_HEADER, parse, sign, verify
 
 __all__ = [
     "SIGNATURE_HEADER",
     "Claim",
+    "DeliveryClaim",
     "Handler",
     "MemorySeen",
     "SeenStore",
+    "TokenlessSeenStore",
     "WebhookApp",
     "WebhookEvent",
     "WebhookVerificationError",

@@ -18,7 +18,7 @@ from aifaceswap.webhooks._receiver import (
     check_handler,
     too_large,
 )
-from aifaceswap.webhooks._seen_store import SeenStore
+from aifaceswap.webhooks._seen_store import SeenStore, TokenlessSeenStore
 from aifaceswap.webhooks._signature import SIGNATURE_HEADER, TOLERANCE, wrap_keys
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def aiohttp_handler(
     keys: str | Iterable[str],
     *,
     client: WaitingClient | None = None,
-    seen: SeenStore | None = None,
+    seen: SeenStore | TokenlessSeenStore | None = None,
     tolerance: float = TOLERANCE,
     max_body: int = MAX_BODY,
     read_timeout: float = READ_TIMEOUT,

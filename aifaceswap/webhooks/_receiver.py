@@ -6,15 +6,27 @@ import asyncio
 import hashlib
 import inspect
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from aifaceswap import _validation
 from aifaceswap._api.codec import FINAL_STATUSES
 from aifaceswap._validation import Secret
-from aifaceswap.errors import ConfigurationError, WebhookVerificationError
+from aifaceswap.errors import (
+    ConfigurationError,
+    WebhookVerificationError,
+    WebhookVerificationReason,
+)
 from aifaceswap.models import WebhookEvent
-from aifaceswap.webhooks._seen_store import MemorySeen, SeenStore
+from aifaceswap.webhooks._seen_store import (
+    MemorySeen,
+    SeenStore,
+    TokenlessSeenStore,
+    release_shielded,
+    renewed,
+    with_tokens,
+)
 from aifaceswap.webhooks._signature import check, read, signing_keys
 
 Handler: TypeAlias = Callable[[WebhookEvent], Awaitable[object] | object]
@@ -43,6 +55,8 @@ CLOSES_CONNECTION = frozenset(
 )
 
 _PLAIN_ENCODINGS = frozenset({"", "identity"})
+
+_swap_id = re.compile(rb'"id"\s*:\s*"?([A-Za-z0-9._~-]{1,80})').search
 
 _log = logging.getLogger("aifaceswap")
 
@@ -105,7 +119,7 @@ class Receiver:
         secrets: tuple[Secret, ...],
         *,
         client: WaitingClient | None = None,
-        seen: SeenStore | None = None,
+        seen: SeenStore | TokenlessSeenStore | None = None,
         tolerance: float,
         max_body: int = MAX_BODY,
         read_timeout: float = READ_TIMEOUT,
@@ -113,7 +127,7 @@ class Receiver:
         self._handler = handler
         self._secrets = signing_keys(secrets)
         self._client = client
-        self._seen = MemorySeen() if seen is None else seen
+        self._seen: SeenStore = MemorySeen() if seen is None else with_tokens(seen)
         self._tolerance = _validation.seconds("tolerance", tolerance)
         self.max_body = _validation.positive_integer("max_body", max_body)
         self._read_timeout = _validation.seconds("read_timeout", read_timeout)
@@ -186,7 +200,7 @@ class Receiver:
         verdict = self.verify(body, header)
         event = verdict.event
         if event is None:
-            _log.info("webhook verification failed: %s", verdict.reason)
+            _log_rejection(body, verdict)
             return verdict
         try:
             if self._client is not None:
@@ -201,13 +215,14 @@ class Receiver:
     async def _handle_once(self, event: WebhookEvent, delivery: str) -> bool:
         """Whether the delivery has been handled, now or before."""
         claim = await self._seen.claim(delivery)
-        if claim != "new":
-            return claim == "done"
+        if claim.state != "new":
+            return claim.state == "done"
         try:
-            await self._handle(event)
-            await self._seen.commit(delivery)
+            with renewed(self._seen, delivery, claim):
+                await self._handle(event)
+                await self._seen.commit(delivery, claim.token)
         except BaseException:
-            await self._seen.release(delivery)
+            await release_shielded(self._seen, delivery, claim.token)
             raise
         return True
 
@@ -236,6 +251,21 @@ def check_handler(handler: object, client: object) -> None:
 def too_large() -> RejectedError:
     """The error for a body beyond the maximum size."""
     return RejectedError(CONTENT_TOO_LARGE, "content too large")
+
+
+def _log_rejection(body: bytes, verdict: Verdict) -> None:
+    if verdict.reason != WebhookVerificationReason.BODY_MALFORMED:
+        _log.info("webhook verification failed: %s", verdict.reason)
+        return
+    # Its sender has the key: this is the service, and somebody's swap.
+    found = _swap_id(body)
+    swap_id = "unknown" if found is None else found[1].decode()
+    try:
+        read(body)
+    except WebhookVerificationError as error:
+        _log.error(
+            "a signed webhook delivery cannot be read, its swap is %s: %s", swap_id, error.message
+        )
 
 
 def _name(event: WebhookEvent, body: bytes) -> str:

@@ -262,7 +262,7 @@ def test_the_signature_comes_before_the_time() -> None:
         b'{"event":"swap.completed"}',
         b'{"id":"tsk_1","status":"done"}',
         b'{"event":7,"id":"tsk_1"}',
-        b'{"event":"swap.completed","id":7}',
+        b'{"event":"swap.completed","id":true}',
         b'{"event":"swap.completed","id":"tsk_1","progress":"all"}',
         b'{"event":"swap.completed","id":"tsk_1","credit_cost":NaN}',
         b'{"event":"swap.completed","id":"\xff"}',
