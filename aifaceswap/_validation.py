@@ -406,7 +406,7 @@ def positive_integer(
 
 
 def budget(value: B) -> B:
-    """Check that this can serve as a `RequestBudget`; None is no budget."""
+    """Check that this can serve as a `RequestBudget`; None means no budget."""
     if value is None or (hasattr(value, "acquire") and hasattr(value, "penalize")):
         return value
     raise ConfigurationError.for_field("budget", value, "must be a Budget, 'shared' or None")

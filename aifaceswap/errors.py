@@ -5,10 +5,10 @@
     AIFaceSwapError
     ├── ConfigurationError                 the client cannot be set up like this
     ├── InvalidRequestError (ValueError)   bad input; nothing was sent
-    ├── APIConnectionError                 no whole answer came
+    ├── APIConnectionError                 no complete response arrived
     │   └── APITimeoutError (TimeoutError)
     ├── APIResponseError                   a 2xx that cannot be read
-    ├── APIStatusError                     the service said no
+    ├── APIStatusError                     the service rejected the request
     │   ├── BadRequestError                400
     │   │   └── SourceUnreachableError     source_unreachable
     │   ├── AuthenticationError            401
@@ -23,15 +23,15 @@
     │   │   └── ConcurrencyLimitError      rate_limited_concurrent
     │   └── ServerError                    5xx
     │       └── ServiceUnavailableError    503
-    ├── SwapFailedError                    the swap ended, without a picture
-    ├── WaitTimeoutError (TimeoutError)    the swap had not ended in time
-    ├── BulkStoppedError                   a bulk run cannot go on; its journal says what is left
+    ├── SwapFailedError                    the swap finished without a result
+    ├── WaitTimeoutError (TimeoutError)    the swap did not finish in time
+    ├── BulkStoppedError                   a bulk run cannot continue; the journal has what is left
     ├── JournalError                       a bulk run's journal cannot be used
-    └── WebhookVerificationError           a delivery that must not be believed
+    └── WebhookVerificationError           a delivery that failed verification
 
-The class follows from the answer's ``code``, and from its status where the code is new.
-Every error pickles and copies, and every error of a creation carries its
-``idempotency_key``: sending the same swap again with it never pays twice.
+The class follows from the response's ``code``, or from its status if the code is unknown.
+Every error can be pickled and copied. Every error of a request that creates a swap carries its
+``idempotency_key``: sending the same swap again with that key is never charged twice.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class AIFaceSwapError(Exception):
     """
 
     # The message alone is positional and in `args`, all else is in `__dict__`: so the
-    # interpreter's own pickling and copying of exceptions works for the whole tree.
+    # interpreter's own pickling and copying of exceptions works for the complete tree.
     def __init__(self, message: str = "", *, idempotency_key: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -159,7 +159,7 @@ class InvalidRequestError(AIFaceSwapError, ValueError):
 
 
 class APIConnectionError(AIFaceSwapError):
-    """No whole answer came: refused, reset, cut, or a name that does not resolve.
+    """No complete response arrived: the connection failed, or the name does not resolve.
 
     Args:
         message: What happened.
@@ -169,7 +169,7 @@ class APIConnectionError(AIFaceSwapError):
 
     Attributes:
         sent: ``False`` if the request certainly never reached the service. ``True`` if it
-            may have: a creation may have been carried out and paid.
+            may have: a swap may have been created and charged.
         attempts: How many attempts were made.
     """
 
@@ -187,25 +187,25 @@ class APIConnectionError(AIFaceSwapError):
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """No whole answer came in time: one attempt's ``timeout`` or the call's ``deadline``."""
+    """No complete response arrived within the attempt's ``timeout`` or the call's ``deadline``."""
 
 
 class APIResponseError(AIFaceSwapError):
-    """The service said yes, in words that cannot be read.
+    """The service responded with success, but the body cannot be read.
 
     Args:
         message: What cannot be read, with the JSON path or the beginning of what came.
         status: The HTTP status, 200 to 299.
-        body: The answer's body, as it came.
-        permanent: Whether the same request would be answered the same way again.
+        body: The body of the response, unchanged.
+        permanent: Whether the same request would get the same response again.
         request_id: What the service's support asks for, where it was given.
         attempts: How many attempts were made.
         idempotency_key: The key of the call, where it had one.
 
     Attributes:
         status: The HTTP status, 200 to 299.
-        body: The answer's body, as it came.
-        permanent: ``True`` if the same request would be answered the same way again: JSON
+        body: The body of the response, unchanged.
+        permanent: ``True`` if the same request would get the same response again: JSON
             of an undocumented shape. ``False`` if it may pass: a proxy's page, a cut body.
         request_id: What the service's support asks for, or ``None``.
         attempts: How many attempts were made.
@@ -231,7 +231,7 @@ class APIResponseError(AIFaceSwapError):
 
 
 class APIStatusError(AIFaceSwapError):
-    """The service refused: any answer that is not a 2xx.
+    """The service rejected the request: any response that is not a 2xx.
 
     Args:
         message: The service's own words, or the beginning of what came instead.
@@ -239,20 +239,19 @@ class APIStatusError(AIFaceSwapError):
         code: The service's error code.
         request_id: What the service's support asks for.
         retry_after: Seconds that the service asks to wait.
-        headers: The answer's headers.
-        body: The answer's body, as it came.
+        headers: The headers of the response.
+        body: The body of the response, unchanged.
         attempts: How many attempts were made.
         idempotency_key: The key of the call, where it had one.
 
     Attributes:
         status: The HTTP status.
-        code: The service's error code, e.g. ``"validation_error"``; ``None`` where the
-            answer had none (a proxy's page). Codes that are new to this package appear as
-            they came.
+        code: The service's error code, e.g. ``"validation_error"``; ``None`` if the
+            response had none (a proxy's page). Unknown codes are kept unchanged.
         request_id: What the service's support asks for, or ``None``.
         retry_after: Seconds that the service asks to wait, or ``None``.
-        headers: The answer's headers; names in any case.
-        body: The answer's body, as it came.
+        headers: The headers of the response; names in any case.
+        body: The body of the response, unchanged.
         attempts: How many attempts were made; 0 if the client's own budget refused and
             nothing was sent.
     """
@@ -295,7 +294,7 @@ class SourceUnreachableError(BadRequestError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the key is missing, malformed or not a live one."""
+    """401: the key is missing, malformed or not valid."""
 
 
 class InsufficientCreditsError(APIStatusError):
@@ -387,7 +386,7 @@ class SwapFailedError(AIFaceSwapError):
 
 
 class WaitTimeoutError(AIFaceSwapError, TimeoutError):
-    """The swap had not ended in time. It goes on at the service: wait again, do not pay again.
+    """The swap did not finish in time. It is still running: wait again, do not create it again.
 
     Args:
         message: How long was waited and for what.
@@ -396,7 +395,7 @@ class WaitTimeoutError(AIFaceSwapError, TimeoutError):
         idempotency_key: The key it was created with, where this call created it.
 
     Attributes:
-        swap_id: The id of the swap: ``client.swaps.wait(error.swap_id)`` goes on waiting.
+        swap_id: The id of the swap: ``client.swaps.wait(error.swap_id)`` resumes waiting.
         swap: The swap as it was seen last; ``None`` if it was never seen.
     """
 
@@ -419,7 +418,7 @@ class BulkStoppedError(AIFaceSwapError):
     Everything that was begun is journaled. What stopped it is the error's ``__cause__``.
 
     Args:
-        message: What stopped it, how much is left and how to go on.
+        message: What stopped it, how much is left and how to resume.
         rows_left: How many rows have no outcome yet.
 
     Attributes:
@@ -439,7 +438,7 @@ class JournalError(AIFaceSwapError):
 
 
 class WebhookVerificationReason(StrEnum):
-    """Why a webhook delivery is not to be believed."""
+    """Why a webhook delivery fails verification."""
 
     HEADER_MISSING = "header_missing"
     HEADER_MALFORMED = "header_malformed"
@@ -449,7 +448,7 @@ class WebhookVerificationReason(StrEnum):
 
 
 class WebhookVerificationError(AIFaceSwapError):
-    """A webhook delivery that must not be believed.
+    """A webhook delivery that fails verification.
 
     Args:
         message: What is wrong with it.

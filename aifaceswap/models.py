@@ -1,7 +1,7 @@
 """The values that go to the service and come from it: frozen, typed, checked.
 
 What goes out is checked when it is made, by the rules of the API contract; what comes in is
-kept whole: statuses, types and fields that are new to this package are passed on.
+kept: statuses, types and fields that are new to this package are passed on.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _shown_url(url: str | None) -> str:
 class Swap:
     """A swap as the service describes it.
 
-    Only ``id`` and ``status`` are sure to be there. What an answer leaves out is ``None``.
+    Only ``id`` and ``status`` are always set. Fields that the response lacks are ``None``.
 
     Attributes:
         id: The service's name for it, ``tsk_…``.
@@ -298,14 +298,14 @@ class Account:
 
 @attrs.frozen(kw_only=True)
 class Response(Generic[T]):
-    """An answer with all that came around it, from ``client.request()``.
+    """A complete response, from ``client.request()``.
 
     Attributes:
         value: The decoded body.
         status: The HTTP status, 200 to 299.
-        headers: The answer's headers; names in any case.
+        headers: The headers of the response; names in any case.
         request_id: What the service's support asks for, where it was given.
-        rate_limit: What the answer's headers say of the requests left, or None.
+        rate_limit: The requests left according to the headers, or None.
         attempts: How many attempts the call took.
         idempotency_key: The key that was sent; None for a GET.
     """

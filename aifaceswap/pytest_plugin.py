@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _MARKER = "aifaceswap"
 _ARGUMENTS = ("faults", "credits", "limits", "duration", "deliver_to")
 _EMULATOR = "aifaceswap_emulator"
-# Seconds between looks at a swap. A second, as at the real service, would be most of a test.
+# Seconds between polls. A second, as with the real service, would be most of a test.
 _INTERVAL = 0.02
 _SHOWN = 30
 
@@ -58,7 +58,7 @@ def aifaceswap_emulator(
     """The API on a loopback port, as freshly started for each test.
 
     Clients that the tested code makes for itself find it: ``AIFACESWAP_API_KEY`` and
-    ``AIFACESWAP_BASE_URL`` are set during the test. Swaps have ended at the first look, unless
+    ``AIFACESWAP_BASE_URL`` are set during the test. Swaps have finished at the first poll, unless
     ``@pytest.mark.aifaceswap(duration=...)`` says otherwise; the marker's other arguments are
     ``faults``, ``credits``, ``limits`` and ``deliver_to``, as in `Emulator.reset`.
     """
@@ -69,7 +69,7 @@ def aifaceswap_emulator(
     monkeypatch.setattr(watcher, "SHORTEST_INTERVAL", _INTERVAL)
     monkeypatch.setenv(API_KEY_VARIABLE, _aifaceswap_server.api_key)
     monkeypatch.setenv(BASE_URL_VARIABLE, _aifaceswap_server.base_url)
-    # The service's minute begins anew with each test, and so must ours.
+    # The service's minute starts again with each test, and so must ours.
     budget.forget_shared()
     return _aifaceswap_server
 

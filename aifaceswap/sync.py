@@ -107,7 +107,7 @@ class Client:
         return repr(self._client).replace("AsyncClient", type(self).__name__, 1)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a client holds a key and sockets and cannot be pickled: make one anew")
+        raise TypeError("a client holds a key and sockets and cannot be pickled: create a new one")
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +121,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end the thread; calls under way in other threads break off.
+        """Close the connections and end the thread; calls in other threads are cancelled.
 
         The client stays usable: its next call opens new ones.
         """
@@ -594,8 +594,8 @@ class Swaps:
 class Bulk:
     """A run: a context manager, and an iterator of one outcome for each row.
 
-    Made by ``client.swaps.bulk()``. Leaving the block breaks off what is under way; what is
-    journaled goes on in the next run.
+    Made by ``client.swaps.bulk()``. Leaving the block cancels what is in progress; the next
+    run resumes what is journaled.
 
     Args:
         run: The asynchronous run.
@@ -625,7 +625,7 @@ class Bulk:
         """The next outcome, in the order in which rows end.
 
         Raises:
-            BulkStoppedError: The run cannot go on, and every row that was begun has ended.
+            BulkStoppedError: The run cannot continue; every row that started has finished.
             JournalError: The journal cannot be used.
             StopIteration: Every row has its outcome, or the run was stopped.
         """
@@ -635,12 +635,12 @@ class Bulk:
         return outcome
 
     def stop(self) -> None:
-        """Begin no further row. The iteration ends when what is under way has ended."""
+        """Start no further row. The iteration ends when the rows in progress have finished."""
         self._thread.run(self._run.stop_soon)
 
 
 class _noting:  # noqa: N801 - reads like a function, as context managers do
-    """Tell the idempotency key of a paid call that the caller broke off."""
+    """Add the idempotency key to the exception of an interrupted call."""
 
     __slots__ = ("_key",)
 

@@ -34,7 +34,7 @@ FINAL_STATUSES: Mapping[str, SwapStatus] = MappingProxyType(
 
 
 class NotJSONError(ValueError):
-    """The bytes are no JSON."""
+    """The bytes are not JSON."""
 
 
 class ShapeError(ValueError):
@@ -42,7 +42,7 @@ class ShapeError(ValueError):
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
@@ -66,7 +66,7 @@ def loads(body: bytes) -> Any:
         What they say.
 
     Raises:
-        NotJSONError: They are no JSON; whatever the bytes are, nothing else comes out.
+        NotJSONError: They are not JSON; whatever the bytes are, nothing else comes out.
     """
     try:
         return _decoder.decode(body.decode())

@@ -40,12 +40,12 @@ Purpose = Literal["create", "read", "poll"]
 
 @attrs.frozen(kw_only=True)
 class Call(Generic[T]):
-    """One operation, whole, before its first attempt.
+    """One operation, complete before its first attempt.
 
     Attributes:
         method: The HTTP method.
         path: The path below the base URL, with its query, percent-encoded.
-        into: The type of the decoded answer.
+        into: The type of the decoded response.
         body: The bytes that every attempt sends.
         headers: Headers of this call alone.
         idempotency_key: The key that every attempt sends; None for what only reads.
@@ -120,7 +120,7 @@ def list_swaps(
     """GET /swaps.
 
     Raises:
-        InvalidRequestError: `limit` is outside 1 to 100, or `cursor` is no text.
+        InvalidRequestError: `limit` is outside 1 to 100, or `cursor` is not a string.
     """
     params = {"limit": str(_validation.page_limit(limit))}
     if cursor is not None:
@@ -180,7 +180,7 @@ def _key(given: str | None) -> str:
 
 
 def new_idempotency_key() -> str:
-    """A fresh key for a new swap: a uuid4, as the contract wants it."""
+    """A new key for a new swap: a uuid4."""
     # Written out: the uuid module takes four times as long, on every call.
     digits = os.urandom(16).hex()
     variant = _UUID_VARIANT[digits[16]]

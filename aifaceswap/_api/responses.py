@@ -86,7 +86,7 @@ class RawResponse:
         status: The HTTP status.
         headers: The headers; names in any case.
         body: The body, decompressed.
-        whole: False if it was cut because it is too large to be an answer of this API.
+        complete: False if it was truncated, because it is too large for this API.
     """
 
     status: int
@@ -96,16 +96,16 @@ class RawResponse:
 
 
 def read_answer(call: Call[T], answer: RawResponse, attempts: int = 1) -> T:
-    """What an answer says: the value, or the error.
+    """Read a response: the value, or the error.
 
     Args:
         call: What was asked.
-        answer: What came.
+        answer: The response.
         attempts: How many attempts were made, for the error.
 
     Raises:
-        APIStatusError: The service refused; the class follows from the code, then the status.
-        APIResponseError: It agreed, in words that cannot be read.
+        APIStatusError: The service rejected it; the class follows from the code, then the status.
+        APIResponseError: It accepted the request, but the body cannot be read.
     """
     if not 200 <= answer.status <= 299:  # noqa: PLR2004 - success is any 2xx
         raise status_error(answer, attempts, call.idempotency_key)
@@ -113,8 +113,9 @@ def read_answer(call: Call[T], answer: RawResponse, attempts: int = 1) -> T:
         return _read_body(answer, call.into)
     except (codec.NotJSONError, codec.ShapeError) as error:
         raise APIResponseError(
-            f"{call.method} {call.path.partition('?')[0]}: the service answered {answer.status}, "
-            f"but not with a readable {_name(call.into)} ({error}): {_beginning(answer.body)}",
+            f"{call.method} {call.path.partition('?')[0]}: the service responded with "
+            f"{answer.status}, but not with a readable {_name(call.into)} ({error}): "
+            f"{_beginning(answer.body)}",
             status=answer.status,
             body=answer.body,
             permanent=isinstance(error, codec.ShapeError) or _is_empty(call, answer),
@@ -137,7 +138,7 @@ def _read_body(answer: RawResponse, into: type[T]) -> T:
 
 
 def _is_empty(call: Call[Any], answer: RawResponse) -> bool:
-    """Whether HTTP allows this answer no body: it will have none the next time, too."""
+    """Whether HTTP allows no body here, so that a retry would have none, too."""
     return call.method == "HEAD" or answer.status in _WITHOUT_BODY
 
 
@@ -160,12 +161,12 @@ def read_response(call: Call[T], answer: RawResponse, attempts: int = 1) -> Resp
 
 
 def request_id(answer: RawResponse) -> str | None:
-    """The request id of an answer that is no error: only a header can carry it."""
+    """The request id of a successful response: only a header can carry it."""
     return answer.headers.get("x-request-id")
 
 
 def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
-    """What an answer says of the requests left; None where it does not or makes no sense."""
+    """The requests left according to the headers; None if they are missing or malformed."""
     limit = _whole(headers.get("X-RateLimit-Limit"))
     remaining = _whole(headers.get("X-RateLimit-Remaining"))
     if limit is None or remaining is None:
@@ -175,9 +176,9 @@ def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an answer asks to wait; None where it does not or makes no sense.
+    """The seconds of `Retry-After`; None if it is missing or malformed.
 
-    A date is taken relative to the answer's own `Date`, so that clocks that differ do no harm.
+    A date is relative to the response's own `Date`, so that different clocks do not matter.
     """
     text = headers.get("Retry-After")
     seconds = _number(text)
@@ -190,10 +191,10 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def status_error(answer: RawResponse, attempts: int, idempotency_key: str | None) -> APIStatusError:
-    """The error that an answer other than a 2xx is.
+    """Build the error of a response other than a 2xx.
 
     Args:
-        answer: What came.
+        answer: The response.
         attempts: How many attempts were made.
         idempotency_key: The call's key, where it had one.
 

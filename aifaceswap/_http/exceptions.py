@@ -65,7 +65,7 @@ def connection_error(error: BaseException, timeout: float) -> APIConnectionError
         error = error.args[0]
     sent = not isinstance(error, _NEVER_SENT)
     if isinstance(error, TimeoutError):
-        return APITimeoutError(f"no whole answer within {timeout:.3g} s", sent=sent)
+        return APITimeoutError(f"no complete response within {timeout:.3g} s", sent=sent)
     return APIConnectionError(f"{_what_happened(error)} ({type(error).__name__})", sent=sent)
 
 
@@ -80,10 +80,10 @@ def _what_happened(error: BaseException) -> str:  # noqa: C901, PLR0911 - a tabl
         case aiohttp.ClientHttpProxyError():
             return f"the proxy rejected the request with status {error.status}"
         case aiohttp.ClientResponseError():
-            # Its first line alone: what follows are bytes of the answer.
-            return f"the answer is not HTTP: {error.message.partition(chr(10))[0]}"
+            # Its first line alone: what follows are bytes of the response.
+            return f"the response is not HTTP: {error.message.partition(chr(10))[0]}"
         case aiohttp.ClientPayloadError():
-            return "the answer broke off or cannot be decompressed"
+            return "the response was truncated or cannot be decompressed"
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             return "the URL is malformed"
         case RuntimeError():
@@ -93,4 +93,4 @@ def _what_happened(error: BaseException) -> str:  # noqa: C901, PLR0911 - a tabl
         case ValueError():
             return "the request cannot be sent"
         case _:
-            return "the connection was lost before a whole answer came"
+            return "the connection was lost before the response was complete"

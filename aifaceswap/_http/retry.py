@@ -1,4 +1,4 @@
-"""Whether to try once more, and after how long: pure functions of what happened."""
+"""Whether and when to retry: pure functions of what happened."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_retryable(error: AIFaceSwapError) -> bool:
         error: How an attempt ended.
 
     Returns:
-        True for lost connections, timeouts, answers that are no JSON, and the statuses 408,
+        True for lost connections, timeouts, responses that are not JSON, and the statuses 408,
         429 (but not the daily limit), 500, 502, 503, 504.
     """
     if isinstance(error, APIStatusError):

@@ -37,7 +37,7 @@ Attributes = dict[str, str | int | float]
 
 
 class CallObserver:
-    """Is told of one call, whose attempts it surrounds. This one does not listen."""
+    """Observes one call and its attempts. This one does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +54,7 @@ class CallObserver:
         """The budget has let an attempt go."""
 
     def answered(self, answer: RawResponse) -> None:
-        """The attempt has brought an answer, good or bad."""
+        """The attempt got a response."""
 
     def retrying(self, error: AIFaceSwapError, wait: float) -> None:
         """The attempt has failed; the next one follows in so many seconds."""
@@ -64,7 +64,7 @@ _NULL_OBSERVER = CallObserver()
 
 
 def observe(call: Call[Any], base_url: str) -> CallObserver:
-    """What is to be told of a call.
+    """What to record of a call.
 
     Args:
         call: The call that begins.
@@ -122,7 +122,7 @@ class _LoggingObserver(CallObserver):
     ) -> None:
         if self._span is not None and self._scope is not None:
             self._finish_span(self._span, exc)
-            # It is not told of the error, whose message it would record.
+            # The error is not passed on: its message would be recorded.
             self._scope.__exit__(None, None, None)
         level = logging.DEBUG if exc is None else logging.INFO
         if _log.isEnabledFor(level):

@@ -106,7 +106,7 @@ class Transport:
         self._injected = session
         self._proxy = proxy
         self._sessions = Sessions()
-        # What the last answer said of the requests left, for whoever plans requests.
+        # The requests left according to the last response.
         self.rate_limit: RateLimit | None = None
 
     async def send(
@@ -119,11 +119,11 @@ class Transport:
 
         Args:
             call: What to send; each attempt sends the same bytes.
-            options: How patient to be.
-            read: Makes the result or the error of an answer and the number of attempts.
+            options: Timeouts and retries.
+            read: Builds the result or the error from a response and the number of attempts.
 
         Returns:
-            What `read` made of the last answer.
+            What `read` returned for the last response.
 
         Raises:
             AIFaceSwapError: How the last attempt ended, with the call's idempotency key.
@@ -155,10 +155,10 @@ class Transport:
             timeout: Seconds for the connection and headers, and again for each piece.
 
         Yields:
-            The answer, its body still to come.
+            The response, before its body is read.
 
         Raises:
-            APIConnectionError: It could not be reached, or broke off while it was read.
+            APIConnectionError: It could not be reached, or was interrupted while it was read.
         """
         patience = aiohttp.ClientTimeout(
             total=None, connect=timeout, sock_read=timeout, ceil_threshold=NEVER
@@ -320,7 +320,7 @@ class Transport:
     def _penalize(self, error: RateLimitError) -> None:
         """A 429 holds back every call of the client, not the one that met it alone."""
         seconds = min(_DEFAULT_PAUSE if error.retry_after is None else error.retry_after, _DAY)
-        # Polls must go on where it is swaps that have to end.
+        # Polls must continue, because they see swaps finish.
         creations_only = isinstance(error, ConcurrencyLimitError)
         self._budget.penalize(
             seconds,
@@ -339,7 +339,7 @@ class Transport:
 
 @attrs.frozen
 class Stream:
-    """An answer whose body is still to come.
+    """A response whose body is not read yet.
 
     Attributes:
         status: The HTTP status.

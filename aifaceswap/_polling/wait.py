@@ -46,7 +46,7 @@ class Wait:
     _error: Exception | None = None
     _update: Swap | None = None
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
-    # What looks finished, but has to stay the same for a while.
+    # What seems finished, but has to stay the same for a while.
     _doubt: tuple[object, ...] | None = None
     _doubt_since: float = 0.0
 
@@ -108,7 +108,7 @@ class Wait:
             self._news.set()
 
     def _is_final(self, swap: Swap, now: float, *, delivered: bool) -> bool:
-        """Whether the swap has finished, or has looked so for long enough."""
+        """Whether the swap has finished, or has seemed so for long enough."""
         if has_surely_finished(swap):
             return True
         if delivered and swap.is_finished and swap.status != SwapStatus.DONE:

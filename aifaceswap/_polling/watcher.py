@@ -56,7 +56,7 @@ _REPLICA_LAG = 30.0
 # so long while no duration is known.
 _OVERDUE = 2.0
 _FIRST_OVERDUE = 45.0
-# A wait is polled once more so long before its timeout.
+# A wait is polled again this long before its timeout.
 _LAST_POLL = 1.0
 
 

@@ -55,7 +55,7 @@ class RequestBudget(Protocol):
         """Wait until a request may be sent.
 
         Args:
-            purpose: What the request is for. Creations and reads go before polls.
+            purpose: What the request is for. Create requests and reads go before polls.
             max_wait: Maximum time to wait, in seconds. None: as long as it takes.
 
         Returns:

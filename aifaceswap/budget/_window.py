@@ -12,7 +12,7 @@ from aifaceswap.models import RateLimit
 _PROBE_SECONDS = 2.0
 # A wall clock may jump into the next day while somebody waits for it.
 _CLOCK_CHECK_SECONDS = 1.0
-# `x-ratelimit-reset` is rounded to whole seconds.
+# `x-ratelimit-reset` is rounded to seconds.
 _RESET_ROUNDING = 1.0
 _SECONDS_A_DAY = 86_400
 

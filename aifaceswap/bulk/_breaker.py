@@ -22,7 +22,7 @@ _log = logging.getLogger("aifaceswap")
 
 
 class RunStopped(Exception):  # noqa: N818 - it ends a row's task, and is raised to nobody
-    """Ends a row that stays open, because the run as a whole cannot continue.
+    """Ends a row that stays open, because the run cannot continue.
 
     Args:
         cause: What the run stops for; None: for what it has stopped already.

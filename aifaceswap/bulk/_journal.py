@@ -1,7 +1,7 @@
 """The record of a bulk run: what was meant, what was sent, what became of it.
 
 A SQLite file in which a row's key and body stand before its POST, its swap's id after, and its
-outcome at the end. Whatever happens to the process, the next one goes on from there.
+outcome at the end. Whatever happens to the process, the next one resumes from there.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class Journal:
 
     @contextmanager
     def _alone(self) -> Generator[None]:
-        """Use the connection; a thread goes on with it where its task was cancelled."""
+        """Use the connection; a thread continues to use it if its task was cancelled."""
         with self._guard, _named(self._path):
             yield
 
@@ -328,7 +328,7 @@ def _fault(path: str, error: Exception) -> str:
     if kind == sqlite3.SQLITE_BUSY:
         return f"{path} is in use by another run; wait for its end, or use another journal"
     if kind == sqlite3.SQLITE_NOTADB:
-        return f"{path} is no journal of a bulk run; use another file"
+        return f"{path} is not a journal of a bulk run; use another file"
     if kind == sqlite3.SQLITE_FULL:
         return f"{path} cannot be written: the disk is full; make room and resume"
     return f"{path} cannot be used as a journal: {error}"

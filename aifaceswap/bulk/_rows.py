@@ -111,7 +111,7 @@ class Rows:
 
 def _changed(row: int) -> JournalError:
     return JournalError(
-        f"row {row} is another one in the journal: go on with the input that the run began with, "
+        f"row {row} is another one in the journal: use the input that the run started with, "
         "or use a new journal"
     )
 

@@ -1,7 +1,7 @@
 """A bulk run: rows are read, each takes a slot, and one outcome comes out for each.
 
 A row holds its slot from before its POST until its swap has finished, because that is what the
-service counts. What is journaled before it is sent is never lost and never paid twice.
+service counts. What is journaled before it is sent is never lost and never charged twice.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def sign(body: bytes | bytearray | memoryview, key: str, *, timestamp: int | Non
     Args:
         body: The raw body.
         key: The API key.
-        timestamp: Unix time in whole seconds, 0 or more; None: the system's clock.
+        timestamp: Unix time in seconds, an integer, 0 or more; None: the system's clock.
 
     Returns:
         The value of the ``x-aifaceswap-signature`` header.

@@ -61,7 +61,7 @@ EXAMPLES: list[AIFaceSwapError] = [
     InvalidRequestError("no", field="source_url", value=["x"], idempotency_key="k-1"),
     InvalidRequestError.for_field("limit", 0, "is too small"),
     APIConnectionError("refused", sent=False, attempts=3, idempotency_key="k-1"),
-    APITimeoutError("no whole answer", sent=True, attempts=2, idempotency_key="k-1"),
+    APITimeoutError("no complete response", sent=True, attempts=2, idempotency_key="k-1"),
     APIResponseError(
         "unreadable",
         status=202,

@@ -439,7 +439,7 @@ def test_the_words_for_a_wrong_shape() -> None:
         read_answer(GET_SWAP, came)
 
     assert str(caught.value) == (
-        "GET /swaps/tsk_1: the service answered 200, but not with a readable Swap "
+        "GET /swaps/tsk_1: the service responded with 200, but not with a readable Swap "
         '(expected a number, got "50" @ $.progress): '
         '{"id": "tsk_1", "status": "queued", "progress": "50"}'
     )

@@ -240,7 +240,7 @@ async def test_a_file_of_text_is_no_journal(tmp_path: Path) -> None:
     """Such as the rows themselves, given in the journal's place."""
     path = tmp_path / "rows.csv"
     path.write_text("source_url,target_url\n" * 200)
-    with pytest.raises(JournalError, match=r"rows\.csv is no journal of a bulk run"):
+    with pytest.raises(JournalError, match=r"rows\.csv is not a journal of a bulk run"):
         await Journal.open(path)
 
 

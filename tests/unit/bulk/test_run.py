@@ -509,7 +509,7 @@ async def test_what_is_no_usable_journal_is_left_alone(kind: str, tmp_path: Path
         before = path.read_bytes()
         swaps = len(emulator.swaps)
         words = {
-            "text": "is no journal",
+            "text": "is not a journal",
             "another database": "not the journal of a bulk run",
             "another version": "version 99",
             "damaged": "cannot be used as a journal|malformed",

@@ -333,7 +333,7 @@ def test_a_journal_that_cannot_be_used(command: Command, name: str) -> None:
     """No journal, another file, one in use or a damaged one: one line that says so."""
     assert "does not exist" in command("bulk", name, "run.sqlite").err
     Path("text.sqlite").write_text("no journal at all " * 100)
-    assert "is no journal" in command("bulk", name, "text.sqlite").err
+    assert "is not a journal" in command("bulk", name, "text.sqlite").err
     write_rows(REFUSED)
     command("bulk", "rows.csv")
     with sqlite3.connect("rows.sqlite") as connection:
@@ -489,7 +489,7 @@ def test_a_run_that_cannot_begin(command: Command, service: Emulator) -> None:
     Path("text.sqlite").write_text("no journal at all " * 100)
     outcome = command("bulk", "rows.csv", "--journal", "text.sqlite")
     assert outcome.code == 1
-    assert outcome.err.startswith("Error: text.sqlite is no journal")
+    assert outcome.err.startswith("Error: text.sqlite is not a journal")
     assert service.swaps == ()
 
 

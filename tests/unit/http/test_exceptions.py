@@ -71,15 +71,15 @@ Maker = Callable[[Any], Exception]
 # How aiohttp makes each, whether the request may have been sent, and the words of ours.
 TABLE: dict[str, tuple[Maker, bool, str]] = {
     "ClientError": (bare, SENT, "the connection was lost"),
-    "ClientResponseError": (of_an_answer, SENT, "the answer is not HTTP: Bad status line"),
-    "ContentTypeError": (of_an_answer, SENT, "the answer is not HTTP: Bad status line"),
-    "WSServerHandshakeError": (of_an_answer, SENT, "the answer is not HTTP: Bad status line"),
+    "ClientResponseError": (of_an_answer, SENT, "the response is not HTTP: Bad status line"),
+    "ContentTypeError": (of_an_answer, SENT, "the response is not HTTP: Bad status line"),
+    "WSServerHandshakeError": (of_an_answer, SENT, "the response is not HTTP: Bad status line"),
     "ClientHttpProxyError": (
         of_an_answer,
         NEVER_SENT,
         "the proxy rejected the request with status 400",
     ),
-    "TooManyRedirects": (of_an_answer, SENT, "the answer is not HTTP: Bad status line"),
+    "TooManyRedirects": (of_an_answer, SENT, "the response is not HTTP: Bad status line"),
     "ClientConnectionError": (bare, SENT, "the connection was lost"),
     "ClientConnectionResetError": (of_the_system, SENT, "the connection was lost"),
     "ClientOSError": (of_the_system, SENT, "the connection was lost"),
@@ -105,15 +105,15 @@ TABLE: dict[str, tuple[Maker, bool, str]] = {
     ),
     "ServerConnectionError": (bare, SENT, "the connection was lost"),
     "ServerDisconnectedError": (bare, SENT, "the connection was lost"),
-    "ServerTimeoutError": (bare, SENT, "no whole answer within 30 s"),
-    "ConnectionTimeoutError": (bare, NEVER_SENT, "no whole answer within 30 s"),
-    "SocketTimeoutError": (bare, SENT, "no whole answer within 30 s"),
+    "ServerTimeoutError": (bare, SENT, "no complete response within 30 s"),
+    "ConnectionTimeoutError": (bare, NEVER_SENT, "no complete response within 30 s"),
+    "SocketTimeoutError": (bare, SENT, "no complete response within 30 s"),
     "ServerFingerprintMismatch": (
         lambda cls: cls(b"expected", b"got", "api.example.com", 443),
         NEVER_SENT,
         "the certificate is not the one that was expected",
     ),
-    "ClientPayloadError": (bare, SENT, "the answer broke off or cannot be decompressed"),
+    "ClientPayloadError": (bare, SENT, "the response was truncated or cannot be decompressed"),
     "UploadAbortedError": (bare, SENT, "the connection was lost"),
     "InvalidURL": (of_a_url, NEVER_SENT, "the URL is malformed"),
     "InvalidUrlClientError": (of_a_url, NEVER_SENT, "the URL is malformed"),
@@ -252,10 +252,10 @@ def test_a_carrier_is_seen_through(inner: Exception) -> None:
 @pytest.mark.parametrize(
     ("timeout", "words"),
     [
-        (30.0, "no whole answer within 30 s"),
-        (0.25, "no whole answer within 0.25 s"),
-        (1e-05, "no whole answer within 1e-05 s"),
-        (12.3456, "no whole answer within 12.3 s"),
+        (30.0, "no complete response within 30 s"),
+        (0.25, "no complete response within 0.25 s"),
+        (1e-05, "no complete response within 1e-05 s"),
+        (12.3456, "no complete response within 12.3 s"),
     ],
 )
 def test_the_words_of_a_timeout(timeout: float, words: str) -> None:
@@ -272,4 +272,4 @@ def test_an_unknown_exception_counts_as_sent() -> None:
     ours = connection_error(NewFailure(SECRET), 30.0)
 
     assert ours.sent
-    assert ours.message == "the connection was lost before a whole answer came (NewFailure)"
+    assert ours.message == "the connection was lost before the response was complete (NewFailure)"
