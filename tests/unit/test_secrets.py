@@ -16,8 +16,8 @@ import pytest
 import aifaceswap
 from aifaceswap import AsyncClient, Client, webhooks
 from aifaceswap.cli.doctor.checks import Settings
+from support.leaks import places
 from support.scripted import Received, ScriptedServer, answer, raw, reset, stall
-from support.secrets import places
 
 # Never in a local of a test: only what the package's own frames hold is judged.
 KEY = "key_live_zq9'Secret&0123456789"
