@@ -13,7 +13,7 @@ import attrs
 from aifaceswap import _validation
 from aifaceswap._api import requests
 from aifaceswap._api.requests import MAX_DOWNLOAD, Call
-from aifaceswap._api.responses import read_answer, read_response
+from aifaceswap._api.responses import read_response, read_result
 from aifaceswap._http.transport import NEVER, CallOptions, Transport
 from aifaceswap._limits import (
     API_KEY_VARIABLE,
@@ -656,7 +656,7 @@ class _Resources:
     options: CallOptions
 
     def send(self, call: Call[T]) -> Awaitable[T]:
-        return self.transport.send(call, self.options, read_answer)
+        return self.transport.send(call, self.options, read_result)
 
 
 def _check_event(event: object) -> None:

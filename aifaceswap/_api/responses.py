@@ -92,34 +92,34 @@ class RawResponse:
     status: int
     headers: Mapping[str, str]
     body: bytes
-    whole: bool = True
+    complete: bool = True
 
 
-def read_answer(call: Call[T], answer: RawResponse, attempts: int = 1) -> T:
+def read_result(call: Call[T], response: RawResponse, attempts: int = 1) -> T:
     """Read a response: the value, or the error.
 
     Args:
         call: What was asked.
-        answer: The response.
+        response: The response.
         attempts: How many attempts were made, for the error.
 
     Raises:
         APIStatusError: The service rejected it; the class follows from the code, then the status.
         APIResponseError: It accepted the request, but the body cannot be read.
     """
-    if not 200 <= answer.status <= 299:  # noqa: PLR2004 - success is any 2xx
-        raise status_error(answer, attempts, call.idempotency_key)
+    if not 200 <= response.status <= 299:  # noqa: PLR2004 - success is any 2xx
+        raise status_error(response, attempts, call.idempotency_key)
     try:
-        return _read_body(answer, call.into)
+        return _read_body(response, call.into)
     except (codec.NotJSONError, codec.ShapeError) as error:
         raise APIResponseError(
             f"{call.method} {call.path.partition('?')[0]}: the service responded with "
-            f"{answer.status}, but not with a readable {_name(call.into)} ({error}): "
-            f"{_beginning(answer.body)}",
-            status=answer.status,
-            body=answer.body,
-            permanent=isinstance(error, codec.ShapeError) or _is_empty(call, answer),
-            request_id=request_id(answer),
+            f"{response.status}, but not with a readable {_name(call.into)} ({error}): "
+            f"{_beginning(response.body)}",
+            status=response.status,
+            body=response.body,
+            permanent=isinstance(error, codec.ShapeError) or _is_empty(call, response),
+            request_id=request_id(response),
             attempts=attempts,
             idempotency_key=call.idempotency_key,
         ) from None
@@ -129,40 +129,40 @@ def _name(into: object) -> str:
     return into.__name__ if isinstance(into, type) else str(into)
 
 
-def _read_body(answer: RawResponse, into: type[T]) -> T:
-    if not answer.whole:
-        raise codec.NotJSONError(f"it is larger than {len(answer.body)} bytes")
+def _read_body(response: RawResponse, into: type[T]) -> T:
+    if not response.complete:
+        raise codec.NotJSONError(f"it is larger than {len(response.body)} bytes")
     if into is bytes:
-        return cast("T", answer.body)
-    return codec.structure(codec.loads(answer.body), into)
+        return cast("T", response.body)
+    return codec.structure(codec.loads(response.body), into)
 
 
-def _is_empty(call: Call[Any], answer: RawResponse) -> bool:
+def _is_empty(call: Call[Any], response: RawResponse) -> bool:
     """Whether HTTP allows no body here, so that a retry would have none, too."""
-    return call.method == "HEAD" or answer.status in _WITHOUT_BODY
+    return call.method == "HEAD" or response.status in _WITHOUT_BODY
 
 
-def read_response(call: Call[T], answer: RawResponse, attempts: int = 1) -> Response[T]:
+def read_response(call: Call[T], response: RawResponse, attempts: int = 1) -> Response[T]:
     """The same, with all that came around the value.
 
     Raises:
-        APIStatusError: As in `read_answer`.
-        APIResponseError: As in `read_answer`.
+        APIStatusError: As in `read_result`.
+        APIResponseError: As in `read_result`.
     """
     return Response(
-        value=read_answer(call, answer, attempts),
-        status=answer.status,
-        headers=answer.headers,
-        request_id=request_id(answer),
-        rate_limit=read_rate_limit(answer.headers),
+        value=read_result(call, response, attempts),
+        status=response.status,
+        headers=response.headers,
+        request_id=request_id(response),
+        rate_limit=read_rate_limit(response.headers),
         attempts=attempts,
         idempotency_key=call.idempotency_key,
     )
 
 
-def request_id(answer: RawResponse) -> str | None:
+def request_id(response: RawResponse) -> str | None:
     """The request id of a successful response: only a header can carry it."""
-    return answer.headers.get("x-request-id")
+    return response.headers.get("x-request-id")
 
 
 def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
@@ -190,27 +190,29 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
 
 
-def status_error(answer: RawResponse, attempts: int, idempotency_key: str | None) -> APIStatusError:
+def status_error(
+    response: RawResponse, attempts: int, idempotency_key: str | None
+) -> APIStatusError:
     """Build the error of a response other than a 2xx.
 
     Args:
-        answer: The response.
+        response: The response.
         attempts: How many attempts were made.
         idempotency_key: The call's key, where it had one.
 
     Returns:
         The error; its class follows from the code, then from the status.
     """
-    fields = _error_fields(answer.body)
+    fields = _error_fields(response.body)
     code = fields.get("code")
-    return error_class(answer.status, code)(
-        fields.get("message") or _no_message(answer),
-        status=answer.status,
+    return error_class(response.status, code)(
+        fields.get("message") or _no_message(response),
+        status=response.status,
         code=code,
-        request_id=fields.get("request_id") or request_id(answer),
-        retry_after=read_retry_after(answer.headers),
-        headers=answer.headers,
-        body=answer.body,
+        request_id=fields.get("request_id") or request_id(response),
+        retry_after=read_retry_after(response.headers),
+        headers=response.headers,
+        body=response.body,
         attempts=attempts,
         idempotency_key=idempotency_key,
     )
@@ -238,10 +240,10 @@ def error_class(status: int, code: str | None) -> type[APIStatusError]:
     return CODES.get(code or "") or _STATUSES.get(status, fallback)
 
 
-def _no_message(answer: RawResponse) -> str:
-    if location := answer.headers.get("Location"):
+def _no_message(response: RawResponse) -> str:
+    if location := response.headers.get("Location"):
         return f"a redirect to {without_query(location)}, which is not followed: check base_url"
-    return _beginning(answer.body)
+    return _beginning(response.body)
 
 
 def _beginning(body: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import attrs
 
 from aifaceswap._api.requests import Call, get_swap, list_swaps
-from aifaceswap._api.responses import read_answer
+from aifaceswap._api.responses import read_result
 from aifaceswap._http.retry import is_retryable
 from aifaceswap._http.transport import CallOptions, Transport
 from aifaceswap._limits import MAX_PAGE_SIZE
@@ -318,7 +318,7 @@ class _Poller:
             poll.cancel()
 
     async def _send(self, call: Call[T]) -> T:
-        return await self._transport.send(call, self._options, read_answer)
+        return await self._transport.send(call, self._options, read_result)
 
     async def _poll_single(self, swap_id: str) -> None:
         try:

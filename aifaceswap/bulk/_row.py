@@ -18,7 +18,7 @@ from typing import TypeVar
 import attrs
 
 from aifaceswap._api.requests import MAX_DOWNLOAD, Call, get_swap, list_swaps, post_swap
-from aifaceswap._api.responses import read_answer, read_response
+from aifaceswap._api.responses import read_response, read_result
 from aifaceswap._http.download import save_result
 from aifaceswap._http.transport import CallOptions, Transport
 from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE
@@ -165,11 +165,11 @@ class RowWorker:
     async def newest_swaps(self) -> SwapPage:
         """The newest swaps of the key; a list that fails is not insisted on."""
         call = list_swaps(MAX_PAGE_SIZE)
-        return await self._within_limits(lambda: self._transport.send(call, _LIST, read_answer))
+        return await self._within_limits(lambda: self._transport.send(call, _LIST, read_result))
 
     async def read(self, call: Call[T]) -> T:
         """Send a call that only reads, and wait for the service's limits."""
-        return await self._within_limits(lambda: self._transport.send(call, _READ, read_answer))
+        return await self._within_limits(lambda: self._transport.send(call, _READ, read_result))
 
     async def wait(self, swap: Swap | str) -> Swap:
         """Wait until a swap has finished."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from aifaceswap.emulator.faults import FaultRecord
     from aifaceswap.emulator.settings import Settings
 
-#: The key that an emulator knows unless told otherwise.
+#: The default key of an emulator.
 DEFAULT_API_KEY: Final = "key_emulator"
 
 
@@ -53,7 +53,7 @@ def _choose_clock(clock: Clock | None) -> Clock:
 
 
 def _to_tuple(faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    # What is no list is left to the validator.
+    # Other values are left to the validator.
     return tuple(faults) if isinstance(faults, list) else cast("tuple[Fault, ...]", faults)
 
 
@@ -228,7 +228,7 @@ class Emulator:
 
     @property
     def faults(self) -> tuple[FaultRecord, ...]:
-        """Every fault, in order, and how often it has struck."""
+        """Every fault, in order, and how often it was applied."""
         with self._api.lock:
             return tuple(self._api.faults.records())
 
@@ -239,7 +239,7 @@ class Emulator:
             Its number, for `remove_fault()`.
 
         Raises:
-            TypeError: It is no `Fault`.
+            TypeError: It is not a `Fault`.
         """
         validators.require_instance("fault", fault, Fault)
         with self._api.lock:
@@ -260,7 +260,7 @@ class Emulator:
             self._api.faults.clear()
 
     def redeliver(self, delivery_id: str) -> None:
-        """Attempt a webhook delivery once more, now, whatever became of it; from any thread.
+        """Send a webhook delivery again now, whatever its state; from any thread.
 
         Args:
             delivery_id: The `id` of one of `deliveries`.
@@ -401,7 +401,7 @@ class Emulator:
             self._api.state.add_account(api_key, limits)
 
     def revoke_key(self, api_key: str) -> None:
-        """Answer `invalid_api_key` to `api_key` from now on.
+        """Respond to `api_key` with `invalid_api_key` from now on.
 
         Raises:
             KeyError: There is no such key.
@@ -437,7 +437,7 @@ class Emulator:
 
     async def __aexit__(self, *_: object) -> None:
         running, self._running = self._require_running(), None
-        # Also where a timeout around the whole block has just fired.
+        # Also when a timeout around the block has just fired.
         with anyio.CancelScope(shield=True):
             running.task.cancel()
             await running.server.stop()

@@ -1,4 +1,4 @@
-"""The emulator's clocks: one follows the event loop, one moves only when told to."""
+"""The emulator's clocks: one follows the event loop, one moves only on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aifaceswap.emulator._times import TICK
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-#: Where a `VirtualClock` starts unless told otherwise: 2026-01-01T00:00:00Z.
+#: Where a `VirtualClock` starts by default: 2026-01-01T00:00:00Z.
 EPOCH = 1_767_225_600.0
 
 _FARTHEST = 1e12
@@ -97,7 +97,7 @@ class RealClock(Clock):
                 self._sleepers.discard(alarm)
 
     def advance(self, seconds: float) -> None:
-        """Jump ahead by `seconds`, besides going on; from any thread.
+        """Jump ahead by `seconds`, in addition to running; from any thread.
 
         Args:
             seconds: 0 to 1e12.
@@ -130,7 +130,7 @@ class VirtualClock(Clock):
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        # Whole nanoseconds: ten steps of 0.1 s are one second.
+        # Integers of nanoseconds: ten steps of 0.1 s are one second.
         self._time = round(self.start * _NANOSECONDS)
 
     def now(self) -> float:

@@ -112,17 +112,17 @@ class Fault:
     """Something that goes wrong, with some requests or webhook deliveries.
 
     Several faults are a script: each counts every request that it matches, and of those that
-    are due the first in the list strikes. So three faults with the same `match`, once each, strike
-    the first, the second and the third request.
+    are due the first in the list applies. So three faults with the same `match`, once each,
+    apply to the first, the second and the third request.
 
     Attributes:
         match: Method and path, such as `POST /swaps` or `GET /swaps/*`, the path as it follows
-            `/api/v1` or, elsewhere, whole; `*` stands for anything, alone for every request.
+            `/api/v1` or, elsewhere, complete; `*` stands for anything, alone for every request.
             `webhook`, `webhook swap.completed` or `webhook swap.failed`: attempts of deliveries.
         do: What happens.
         nth: From which matching request on: 1 is the first.
         rate: The chance of each, from 0 to 1, drawn from the emulator's seed; None: always.
-        times: How often at most; None: for ever. 1 unless given, or for ever with a `rate`.
+        times: Maximum number of times; None: no maximum. Default: 1, or no maximum with a `rate`.
     """
 
     match: str = attrs.field(validator=_check_match)
@@ -146,13 +146,13 @@ class FaultRecord:
         number: What `remove_fault()` knows it by.
         fault: As it was added.
         seen: How many requests or attempts it has matched.
-        struck: How often it has struck.
+        applied: How often it was applied.
     """
 
     number: int
     fault: Fault
     seen: int
-    struck: int
+    applied: int
 
 
 def is_for_webhooks(match: str) -> bool:

@@ -13,7 +13,7 @@ from functools import partial
 
 from aifaceswap import AsyncClient, Budget, Swap, SwapRequest
 from aifaceswap._api.requests import Call, create_swap
-from aifaceswap._api.responses import RawResponse, read_answer
+from aifaceswap._api.responses import RawResponse, read_result
 from bench.harness import API_KEY, NO_LIMITS, SWAP, Spread, Table, serving
 
 CALLS = 100
@@ -70,4 +70,4 @@ async def _pass(budget: Budget) -> None:
 
 
 async def _read(call: Call[Swap], answer: RawResponse) -> object:
-    return read_answer(call, answer)
+    return read_result(call, answer)

@@ -41,7 +41,7 @@ def creation(key: str | None = None) -> bytes:
     return raw(BODY, JSON_TYPE, f"Content-Length: {len(BODY)}", *keys)
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+async def read_result(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
     """One whole answer: status, headers in lower case, body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
@@ -63,7 +63,7 @@ class Wire:
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         async with asyncio.timeout(PATIENCE):
-            return await read_answer(self.reader)
+            return await read_result(self.reader)
 
     async def rest(self) -> bytes:
         """Everything until the server closes the connection; a reset raises."""

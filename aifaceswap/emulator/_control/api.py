@@ -1,4 +1,4 @@
-"""The emulator's own API under `/_emulator/`: looking at it and steering it, over HTTP."""
+"""The emulator's own API under `/_emulator/`: inspecting and controlling it over HTTP."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _NewKey:
 
 @attrs.define(eq=False)
 class Control:
-    """Answers what concerns the emulator itself: no key, no limits, no record, no faults."""
+    """Serves requests about the emulator itself: no key, no limits, no record, no faults."""
 
     emulator: Emulator
     frontend: Frontend
@@ -170,7 +170,7 @@ class Control:
             raise method_not_allowed(request.method, list(handlers))
         return handlers[request.method], name
 
-    # --- looking ---------------------------------------------------------------------------
+    # --- inspecting ------------------------------------------------------------------------
 
     def _overview(self, _: ServerRequest, __: str) -> Reply:
         emulator = self.emulator
@@ -219,7 +219,7 @@ class Control:
         return 200, {"total": total, "data": data}
 
     def _image(self, request: ServerRequest, name: str) -> Reply:
-        """What `result_url` shows, but no fault strikes it and no record is made of it."""
+        """What `result_url` serves, without faults and without a record."""
         swap = self.frontend.api.state.find(name)
         if swap is None or swap.status(self.emulator.clock.now()) != "done":
             raise KeyError(name)
@@ -235,7 +235,7 @@ class Control:
     def _faults(self, _: ServerRequest, __: str) -> Reply:
         return 200, {"data": list(map(show_fault, self.emulator.faults))}
 
-    # --- steering --------------------------------------------------------------------------
+    # --- controlling -----------------------------------------------------------------------
 
     def _advance(self, request: ServerRequest, _: str) -> Reply:
         self.emulator.advance(_read(request, _Advance).seconds)

@@ -1,4 +1,4 @@
-"""The web page at `/`: a browser's view of what `/_emulator/` shows and steers."""
+"""The web page at `/`: a browser's view of what `/_emulator/` shows and controls."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def show_fault(record: FaultRecord) -> dict[str, Any]:
         "number": record.number,
         **describe_fault(record.fault),
         "seen": record.seen,
-        "struck": record.struck,
+        "applied": record.applied,
     }
 
 
@@ -80,7 +80,7 @@ def show_delivery(record: DeliveryRecord) -> dict[str, Any]:
 
 
 def show_account(account: KeyAccount, now: float) -> dict[str, Any]:
-    """An API key with its counters; the emulator's keys are no secrets."""
+    """An API key with its counters; the emulator's keys are not secret."""
     meter = account.meter
     meter.forget(now)
     return {

@@ -43,7 +43,7 @@ IDLE_TIMEOUT: Final = 75.0
 #: Seconds of the event loop for which the rest of an incomplete body is awaited after a response.
 LINGERING_TIME: Final = 2.0
 
-#: The largest body that is read, in bytes: what aiohttp reads unless told otherwise.
+#: The largest body that is read, in bytes: the default of aiohttp.
 LARGEST_BODY: Final = 1024 * 1024
 
 #: These change what the API does, or when it responds, not the response.
@@ -59,7 +59,7 @@ _OURS = Problem(500, "internal_error", "The emulator failed: please report it.")
 
 
 class _Connection(web.RequestHandler):
-    """Answers in the API's own form where aiohttp would respond by itself.
+    """Responds in the API's own form when aiohttp would respond by itself.
 
     Attributes:
         doomed: Whether it is closed when the next request has come.
@@ -133,7 +133,7 @@ class Frontend:
     held: set[_Connection] = attrs.field(factory=set[_Connection], init=False)
 
     def respond(self, request: ServerRequest, api: Api | None = None) -> ServerResponse:
-        """Answer one request now."""
+        """Handle one request."""
         now = self.clock.now()
         response = (api or self.api).respond(request, now)
         return ServerResponse(

@@ -33,7 +33,7 @@ _AT_ONCE = 20
 
 @attrs.define(eq=False)
 class WebhookSender:
-    """One task that sleeps until a delivery is due, and one for each attempt under way."""
+    """One task that sleeps until a delivery is due, and one for each attempt in progress."""
 
     frontend: Frontend
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -62,11 +62,11 @@ class WebhookSender:
                 await self._wait()
 
     def wake(self) -> None:
-        """Look again at what is due; to be called in the loop."""
+        """Check again what is due; to be called in the loop."""
         self._changed.set()
 
     def drop_all(self) -> None:
-        """Break off the attempts under way; to be called in the loop."""
+        """Cancel the attempts in progress; to be called in the loop."""
         for task in self._attempts:
             task.cancel()
         self.wake()

@@ -51,7 +51,7 @@ _ENCODED = Problem(415, "unsupported_media_type", "Content-Encoding is not suppo
 
 @attrs.define(eq=False)
 class Api:
-    """Answers requests; keeps the latest for inspection."""
+    """Handles requests; keeps the latest for inspection."""
 
     state: ServiceState
     results: ResultStore
@@ -69,7 +69,7 @@ class Api:
         }
 
     def respond(self, request: ServerRequest, now: float) -> ServerResponse:
-        """Answer one request: the only way in and out."""
+        """Handle one request: the only entry point."""
         with self.lock:
             request_id = ids.make_id(self.state.seed, "req", self.served)
             self.served += 1
@@ -84,7 +84,7 @@ class Api:
         return self.state.find_account(request.headers.get("Authorization")) is not None
 
     def find_fault(self, method: str, path: str) -> RequestAction | None:
-        """What strikes this request, if anything does."""
+        """The fault that applies to this request, if any."""
         with self.lock:
             return self.faults.strike_request(method, path.removeprefix(PREFIX))
 
@@ -196,7 +196,7 @@ class Api:
         fresh: bool = False,
         lag: float = 0.0,
     ) -> dict[str, object]:
-        """Return the swap object as it was `lag` seconds before `now`; a fresh one is queued."""
+        """Return the swap object as it was `lag` seconds before `now`; a new one is queued."""
         seen = max(swap.created, now - lag)
         status = "queued" if fresh else swap.status(seen)
         value: dict[str, object] = {

@@ -49,7 +49,7 @@ class DeliveryAttempt:
         headers: The headers that the emulator set.
         status: The receiver's status, or None where there was no response.
         error: What went wrong where there was no response, or None.
-        fault: What has struck it, or None.
+        fault: What was applied to it, or None.
     """
 
     at: float
@@ -87,11 +87,11 @@ class DeliveryRecord:
 
 @attrs.define(eq=False)
 class Delivery:
-    """A delivery under way.
+    """A delivery in progress.
 
     Attributes:
         due: When its next attempt is; infinity where none is planned.
-        delayed: Whether a fault has put off the next attempt, which no fault strikes again.
+        delayed: Whether a fault has put off the next attempt, to which no fault applies again.
     """
 
     id: str
@@ -163,7 +163,7 @@ class DeliveryQueue:
         return self._due[0][0] if self._due else math.inf
 
     def take_due(self, now: float) -> list[tuple[Delivery, WebhookAction | None]]:
-        """Take out the deliveries whose next attempt is to be made now, and what strikes it."""
+        """Take out the deliveries whose next attempt is to be made now, and its fault."""
         taken: list[tuple[Delivery, WebhookAction | None]] = []
         while self.next_due() <= now + TICK:
             when, _, item = heapq.heappop(self._due)
@@ -210,7 +210,7 @@ class DeliveryQueue:
         """Note what became of an attempt; plan the next where one is needed."""
         delivery.attempts.append(attempt)
         if attempt.status in _SUCCESS or delivery.state == "delivered":
-            # One on demand may have arrived while this one was under way.
+            # One on demand may have arrived while this one was in progress.
             delivery.state = "delivered"
         elif len(delivery.attempts) > len(BACKOFF):
             delivery.state = "failed"

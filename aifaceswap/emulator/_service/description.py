@@ -38,5 +38,5 @@ def _describe(api: str) -> bytes:
         .joinpath("openapi.json")
         .read_bytes()
     )
-    # A tool that reads the description here must not go on to the real service.
+    # A tool that reads the description here must not continue to the real service.
     return json.dumps({**json.loads(text), "servers": [{"url": api}]}, indent=2).encode()

@@ -1,4 +1,4 @@
-"""Decides which fault strikes when. No IO, and no chance but the seed's."""
+"""Decides which fault applies when. No I/O; chance comes from the seed alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Armed:
     number: int
     fault: Fault
     seen: int = 0
-    struck: int = 0
+    applied: int = 0
 
 
 @attrs.define(eq=False)
@@ -64,7 +64,7 @@ class FaultInjector:
     def records(self) -> list[FaultRecord]:
         """Every fault and what became of it so far."""
         every = sorted(self.requests + self.webhooks, key=lambda armed: armed.number)
-        return [FaultRecord(each.number, each.fault, each.seen, each.struck) for each in every]
+        return [FaultRecord(each.number, each.fault, each.seen, each.applied) for each in every]
 
     def strike_request(self, method: str, path: str) -> RequestAction | None:
         """What happens to this request; the path is as faults have it."""
@@ -80,15 +80,15 @@ class FaultInjector:
             armed.seen += 1
         for armed in matching:
             if self._is_due(armed):
-                armed.struck += 1
+                armed.applied += 1
                 return armed.fault.do
         return None
 
     def _is_due(self, armed: Armed) -> bool:
         fault = armed.fault
-        if armed.seen < fault.nth or (fault.times is not None and armed.struck >= fault.times):
+        if armed.seen < fault.nth or (fault.times is not None and armed.applied >= fault.times):
             return False
-        # By the request's number: what struck before, or when, changes no later draw.
+        # By the request's number: what applied before, or when, changes no later draw.
         return fault.rate is None or fault.rate > ids.fraction(
             self.seed, f"fault {armed.number}", armed.seen
         )

@@ -1,4 +1,4 @@
-"""Everything that looks random, derived from the seed: the same run gives the same ids."""
+"""Everything that seems random, derived from the seed: the same run gives the same ids."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _pack(bits: str) -> bytes:
 # --- GIF: codes of a fixed width of 5 bits, without compression.
 
 _CLEAR, _END, _CODE_BITS = 16, 17, 5
-# A decoder makes its codes wider after so many pixels, unless it is told to start again.
+# A decoder makes its codes wider after so many pixels, unless it gets a code to start again.
 _RUN = 14
 
 

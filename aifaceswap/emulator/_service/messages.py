@@ -25,7 +25,7 @@ class ServerRequest:
         body: The bytes as sent, still encoded where there is a Content-Encoding.
         flaw: What is wrong with the body if it could not be read completely.
         refusal: Why the request is rejected before anything else.
-        fault: What strikes it, if a fault does.
+        fault: The fault that applies to it, if any.
     """
 
     method: str

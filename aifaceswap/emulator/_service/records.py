@@ -1,4 +1,4 @@
-"""Frozen values for looking at what the emulator has seen and holds."""
+"""Frozen values that show what the emulator has received and stores."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class RequestRecord:
-    """One request and how it was answered.
+    """One request and its response.
 
     Attributes:
-        at: When it was answered, in unix seconds of the emulator's clock.
+        at: When the response was sent, in unix seconds of the emulator's clock.
         method: As received; empty where the request was not HTTP.
         path: Without the query, not decoded.
         query: Not decoded.
@@ -30,7 +30,7 @@ class RequestRecord:
         code: What callers branch on, where the response is an error.
         request_id: The response's `req_…`.
         idempotency_key: From the header, or None.
-        fault: What has struck it, or None.
+        fault: What was applied to it, or None.
         headers: As received, in order; they hold the API key and are in no repr.
         body: The bytes as received.
     """
@@ -50,7 +50,7 @@ class RequestRecord:
 
 @attrs.frozen
 class SwapRecord:
-    """One swap at the moment of looking.
+    """One swap at the moment of the call.
 
     Attributes:
         id: `tsk_…`.

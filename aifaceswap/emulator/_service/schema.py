@@ -36,7 +36,7 @@ _UNSAFE = re.compile(r"[\x00-\x20\x7f\\<>\"]")
 
 @attrs.frozen
 class SwapParams:
-    """The checked body of a creation."""
+    """The checked body of a create request."""
 
     type: str
     source_url: str
@@ -93,13 +93,13 @@ def _check_depth(value: object, left: int) -> None:
 
 
 def are_same(one: SwapParams, other: SwapParams) -> bool:
-    """Whether two creations ask for the same swap, however their JSON was written."""
+    """Whether two create requests ask for the same swap, however their JSON was written."""
     # By their JSON, because True == 1 in Python.
     return _canonical(attrs.asdict(one)) == _canonical(attrs.asdict(other))
 
 
 def read_swap(value: object) -> SwapParams:
-    """Check the body of a creation. Unknown fields are ignored, null is as good as absent.
+    """Check the body of a create request. Unknown fields are ignored, null is as good as absent.
 
     Raises:
         Refused: A field is missing or wrong; the message names it.

@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 import aifaceswap
 from aifaceswap._api import requests, responses
 from aifaceswap._api.requests import Call
-from aifaceswap._api.responses import RawResponse, read_answer, read_response
+from aifaceswap._api.responses import RawResponse, read_response, read_result
 from aifaceswap._http.retry import is_retryable
 from aifaceswap.errors import (
     APIResponseError,
@@ -324,7 +324,7 @@ def test_the_user_agent_has_the_version() -> None:
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 226, 299])
 def test_any_2xx_is_a_success(status: int) -> None:
     """Which 2xx the service answers with is not documented: any will do."""
-    swap = read_answer(requests.create_swap(REQUEST), answer(status, QUEUED))
+    swap = read_result(requests.create_swap(REQUEST), answer(status, QUEUED))
 
     assert Swap(id="tsk_1", status="queued") == swap
 
@@ -346,7 +346,7 @@ def test_any_2xx_is_a_success(status: int) -> None:
 )
 def test_what_an_answer_is_read_into(into: Any, body: bytes, value: object) -> None:
     """An answer is read into the type that was asked for; bytes stay as they came."""
-    assert value == read_answer(requests.any_request("GET", "/x", into=into), answer(200, body))
+    assert value == read_result(requests.any_request("GET", "/x", into=into), answer(200, body))
 
 
 def test_an_answer_with_all_around_it() -> None:
@@ -416,7 +416,7 @@ HTML = b"<!doctype html>\n<title>502 Bad\tGateway</title>\x1b[31m" + b"x" * 500
 def test_a_success_that_cannot_be_read(came: RawResponse, permanent: bool) -> None:
     """What is no JSON may pass and is tried again; another shape, or a 204, will stay so."""
     with pytest.raises(APIResponseError) as caught:
-        read_answer(requests.create_swap(REQUEST, "key-1"), came, 2)
+        read_result(requests.create_swap(REQUEST, "key-1"), came, 2)
 
     error = caught.value
     assert permanent is error.permanent
@@ -436,7 +436,7 @@ def test_the_words_for_a_wrong_shape() -> None:
     )
 
     with pytest.raises(APIResponseError) as caught:
-        read_answer(GET_SWAP, came)
+        read_result(GET_SWAP, came)
 
     assert str(caught.value) == (
         "GET /swaps/tsk_1: the service responded with 200, but not with a readable Swap "
@@ -449,7 +449,7 @@ def test_the_words_for_a_wrong_shape() -> None:
 def test_the_words_for_a_page() -> None:
     """Of a proxy's page the message shows one short line, fit for a terminal."""
     with pytest.raises(APIResponseError) as caught:
-        read_answer(requests.list_swaps(cursor="secret"), answer(200, HTML))
+        read_result(requests.list_swaps(cursor="secret"), answer(200, HTML))
 
     words = str(caught.value)
     assert "<!doctype html> <title>502 Bad Gateway</title>\ufffd[31mxxx" in words
@@ -462,13 +462,13 @@ def test_the_words_for_a_type_with_parameters() -> None:
     """It is named as it was asked for."""
     call = requests.any_request("GET", "/x", into=dict[str, int])
     with pytest.raises(APIResponseError, match=r"not with a readable dict\[str, int\] \("):
-        read_answer(call, answer(200, b"[]"))
+        read_result(call, answer(200, b"[]"))
 
 
 def test_an_answer_to_head_never_has_a_body() -> None:
     """To ask again would not help."""
     with pytest.raises(APIResponseError) as caught:
-        read_answer(requests.any_request("HEAD", "/x", into=dict), answer(200, b""))
+        read_result(requests.any_request("HEAD", "/x", into=dict), answer(200, b""))
     assert caught.value.permanent
 
 
@@ -486,7 +486,7 @@ def test_an_answer_to_head_never_has_a_body() -> None:
 def test_a_long_body_is_shown_cut(body: bytes, message: str) -> None:
     """To 200 characters of the first 400 bytes; an ellipsis tells that there was more."""
     with pytest.raises(ServerError) as caught:
-        read_answer(GET_SWAP, answer(500, body))
+        read_result(GET_SWAP, answer(500, body))
     assert caught.value.message == message
 
 
@@ -504,16 +504,16 @@ def test_the_class_of_a_refusal(status: int, code: str | None, kind: type[APISta
     """By the code that is known, else by the status, else by its hundreds."""
     assert responses.error_class(status, code) is kind
     with pytest.raises(kind) as caught:
-        read_answer(GET_SWAP, answer(status, envelope(code=code, message="No.")))
+        read_result(GET_SWAP, answer(status, envelope(code=code, message="No.")))
     assert type(caught.value) is kind
 
 
 def test_the_words_for_an_oversized_answer() -> None:
     """An answer that was cut for its size says so, even where its beginning is JSON."""
     with pytest.raises(APIResponseError, match=r"larger than 32 bytes"):
-        read_answer(GET_SWAP, answer(200, QUEUED, whole=False))
+        read_result(GET_SWAP, answer(200, QUEUED, whole=False))
     with pytest.raises(APIResponseError, match=r"larger than 3 bytes"):
-        read_answer(requests.any_request("GET", "/x", into=bytes), answer(200, b"abc", whole=False))
+        read_result(requests.any_request("GET", "/x", into=bytes), answer(200, b"abc", whole=False))
 
 
 # --- refusals ------------------------------------------------------------------------------
@@ -525,7 +525,7 @@ def test_a_refusal_in_the_services_words() -> None:
     came = answer(402, body, X_Request_Id="req_of_a_proxy", X_Other="1")
 
     with pytest.raises(InsufficientCreditsError) as caught:
-        read_answer(requests.create_swap(REQUEST, "key-1"), came, 3)
+        read_result(requests.create_swap(REQUEST, "key-1"), came, 3)
 
     error = caught.value
     assert (
@@ -573,7 +573,7 @@ def test_refusals_of_any_form(
 ) -> None:
     """A refusal is readable whatever its body is: what is missing is None, never an accident."""
     with pytest.raises(ServerError) as caught:
-        read_answer(GET_SWAP, answer(500, body, X_Request_Id="req_h"))
+        read_result(GET_SWAP, answer(500, body, X_Request_Id="req_h"))
 
     error = caught.value
     assert (code, request_id, body) == (error.code, error.request_id, error.body)
@@ -584,7 +584,7 @@ def test_refusals_of_any_form(
 def test_a_cut_body_of_a_refusal() -> None:
     """A refusal that was cut for its size is still that refusal."""
     with pytest.raises(ServiceUnavailableError):
-        read_answer(GET_SWAP, answer(503, b"x" * 1000, whole=False))
+        read_result(GET_SWAP, answer(503, b"x" * 1000, whole=False))
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -595,7 +595,7 @@ def test_redirects_are_not_followed(status: int) -> None:
     with pytest.raises(
         APIStatusError, match=r"https://other\.example/x\?… ?, which is not"
     ) as caught:
-        read_answer(GET_SWAP, came)
+        read_result(GET_SWAP, came)
 
     assert (status, APIStatusError) == (caught.value.status, type(caught.value))
     assert "secret" not in str(caught.value)
@@ -606,7 +606,7 @@ def test_redirects_are_not_followed(status: int) -> None:
 def test_only_a_2xx_is_a_success(status: int) -> None:
     """A readable body under any other status is a refusal all the same."""
     with pytest.raises(APIStatusError) as caught:
-        read_answer(GET_SWAP, answer(status, QUEUED))
+        read_result(GET_SWAP, answer(status, QUEUED))
 
     assert status == caught.value.status
 
@@ -669,7 +669,7 @@ def test_a_date_without_a_clock(date: str | None) -> None:
 def test_retry_after_is_on_the_error() -> None:
     """The error says how long the service asks to wait."""
     with pytest.raises(RateLimitError) as caught:
-        read_answer(GET_SWAP, answer(429, envelope(code="rate_limited"), Retry_After="17"))
+        read_result(GET_SWAP, answer(429, envelope(code="rate_limited"), Retry_After="17"))
 
     assert caught.value.retry_after == 17.0
 
@@ -813,6 +813,6 @@ def test_no_error_holds_what_was_sent(status: int, code: str, cls: type[APIStatu
     )
 
     with pytest.raises(cls) as caught:
-        read_answer(call, answer(status, envelope(code=code, message="no")))
+        read_result(call, answer(status, envelope(code=code, message="no")))
 
     assert "zq9Secret" not in f"{caught.value!r} {vars(caught.value)}"

@@ -42,7 +42,7 @@ async def test_steering_is_no_request_to_the_api(emulator: Emulator) -> None:
 
 
 async def test_requests_are_shown(emulator: Emulator) -> None:
-    """The latest, oldest first, with what struck them; a key that is not ours is not shown."""
+    """The latest, oldest first, with which faults applied; a key that is not ours is not shown."""
     await exchange(emulator, creation("k"))
     foreign = creation().replace(b"key_emulator", b"sk_real_secret").replace(b"Bearer", b"bearer")
     await exchange(emulator, foreign)
@@ -113,7 +113,7 @@ async def test_faults_are_switched_on_and_off(emulator: Emulator) -> None:
     assert (await exchange(emulator, raw(method="GET", path="/api/v1/me")))[0] == 503
     _, shown = await control(emulator, "GET", "faults")
     (fault,) = shown["data"]
-    assert (fault["seen"], fault["struck"], fault["nth"]) == (1, 1, 1)
+    assert (fault["seen"], fault["applied"], fault["nth"]) == (1, 1, 1)
 
     again = {name: fault[name] for name in ("match", "do", "nth", "times", "rate")}
     await control(emulator, "POST", "faults", again)

@@ -32,7 +32,7 @@ START = 1_767_225_600
 
 
 @asynccontextmanager
-async def struck(*actions: Action, match: str = "POST /swaps") -> AsyncIterator[Emulator]:
+async def applied(*actions: Action, match: str = "POST /swaps") -> AsyncIterator[Emulator]:
     """An emulator that does these to the first requests, one each."""
     script = [Fault(match, action) for action in actions]
     async with Emulator(clock=VirtualClock(), faults=script) as emulator:
@@ -57,7 +57,7 @@ async def test_a_status_is_an_error_of_the_api_without_effect(
     action: faults.Status, code: str | None, retry_after: str | None
 ) -> None:
     """Envelope, request id, limits and Retry-After are as of the API; no swap is made."""
-    async with struck(action) as emulator:
+    async with applied(action) as emulator:
         await exchange(emulator, raw(method="GET", path="/api/v1/me"))
         status, headers, body = await exchange(emulator, creation())
         error = json.loads(body)["error"]
@@ -73,7 +73,7 @@ async def test_a_status_is_an_error_of_the_api_without_effect(
 async def test_latency_is_of_the_event_loop() -> None:
     """The swap is there when the wait begins; the answer comes when the loop's time is up."""
     loop = asyncio.get_running_loop()
-    async with struck(faults.Latency(0.05)) as emulator, connected(emulator) as wire:
+    async with applied(faults.Latency(0.05)) as emulator, connected(emulator) as wire:
         await wire.send(creation())
         while not emulator.swaps:
             await asyncio.sleep(0)
@@ -97,7 +97,7 @@ async def read_until_silence(reader: asyncio.StreamReader) -> bytes:
 @pytest.mark.parametrize(("after", "begins"), [("nothing", b""), ("half", b"HTTP/1.1 201 ")])
 async def test_a_stall_lasts_until_the_emulator_gives_up(after: str, begins: bytes) -> None:
     """Nothing, or half an answer, and then silence; a stop does not wait for it."""
-    async with struck(faults.Stall(after)) as emulator, connected(emulator) as wire:
+    async with applied(faults.Stall(after)) as emulator, connected(emulator) as wire:
         await wire.send(creation())
         while not emulator.swaps:
             await asyncio.sleep(0)
@@ -133,7 +133,7 @@ def test_a_stop_does_not_wait_for_a_stall() -> None:
 
 async def test_a_client_that_gives_up_ends_the_stall() -> None:
     """No task stays behind for a client that has gone."""
-    async with struck(faults.Stall()) as emulator:
+    async with applied(faults.Stall()) as emulator:
         async with connected(emulator) as wire:
             await wire.send(creation())
             while not emulator.swaps:
@@ -148,7 +148,7 @@ async def test_a_reset_comes_before_or_after_the_commit(
     commit: bool, swaps: int, status: int
 ) -> None:
     """The connection is reset, not just closed; the record says what became of the request."""
-    async with struck(faults.Reset(commit=commit)) as emulator, connected(emulator) as wire:
+    async with applied(faults.Reset(commit=commit)) as emulator, connected(emulator) as wire:
         await wire.send(creation())
         with pytest.raises(ConnectionResetError):
             await wire.rest()
@@ -161,7 +161,7 @@ async def test_a_reset_comes_before_or_after_the_commit(
 
 async def test_a_connection_is_closed_while_the_next_request_is_on_its_way() -> None:
     """The answer is whole and promises nothing; what follows on that connection meets its end."""
-    async with struck(faults.Close()) as emulator, connected(emulator) as wire:
+    async with applied(faults.Close()) as emulator, connected(emulator) as wire:
         await wire.send(creation())
         status, headers, _ = await wire.answer()
         assert (status, headers.get("connection")) == (201, None)
@@ -174,7 +174,7 @@ async def test_a_connection_is_closed_while_the_next_request_is_on_its_way() -> 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
 async def test_a_body_is_truncated(keep: float) -> None:
     """The head promises all of the body, of which a part comes."""
-    async with struck(faults.Truncate(keep)) as emulator, connected(emulator) as wire:
+    async with applied(faults.Truncate(keep)) as emulator, connected(emulator) as wire:
         await wire.send(creation())
         head, _, body = (await wire.rest()).partition(b"\r\n\r\n")
         (length,) = (
@@ -198,7 +198,7 @@ async def test_another_body_takes_the_place_of_the_answers(
     action: faults.Body, status: int, kind: str, begins: bytes
 ) -> None:
     """A proxy's page, broken JSON, nothing: the swap is made, and the connection stays."""
-    async with struck(action) as emulator, connected(emulator) as wire:
+    async with applied(action) as emulator, connected(emulator) as wire:
         await wire.send(creation())
         answered, headers, body = await wire.answer()
         assert (status, kind) == (answered, headers["content-type"])
@@ -211,7 +211,7 @@ async def test_another_body_takes_the_place_of_the_answers(
 
 async def test_an_answer_is_blown_up_and_still_json() -> None:
     """As many bytes as asked for; blanks at the end."""
-    async with struck(faults.Oversized(300_001), faults.Oversized(1)) as emulator:
+    async with applied(faults.Oversized(300_001), faults.Oversized(1)) as emulator:
         _, _, large = await exchange(emulator, creation())
         _, _, small = await exchange(emulator, creation())
 
@@ -225,7 +225,7 @@ async def test_headers_are_wrong_or_missing() -> None:
     action = faults.Headers(
         set={"X-RateLimit-Remaining": "many", "x-new": "1"}, remove=["DATE", "x-request-id"]
     )
-    async with struck(action) as emulator, connected(emulator) as wire:
+    async with applied(action) as emulator, connected(emulator) as wire:
         await wire.send(creation())
         _, headers, body = await wire.answer()
         assert headers["x-ratelimit-remaining"] == "many"
@@ -242,7 +242,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
         faults.Headers(remove=["Content-Length"]),
         faults.Headers(set={"content-length": "3"}),
     )
-    async with struck(*script) as emulator:
+    async with applied(*script) as emulator:
         async with connected(emulator) as wire:
             await wire.send(creation())
             head, _, body = (await wire.rest()).partition(b"\r\n\r\n")
@@ -284,7 +284,7 @@ async def test_pictures_are_struck_as_well() -> None:
             await wire.send(*[raw(method="HEAD", path=link)] * 2)
             await wire.reader.readuntil(b"\r\n\r\n")
             assert (await wire.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
-        assert [record.struck for record in emulator.faults] == [1, 1, 1]
+        assert [record.applied for record in emulator.faults] == [1, 1, 1]
 
 
 # --- what a client makes of it -------------------------------------------------------------
@@ -333,7 +333,7 @@ async def test_a_connection_that_is_closed_at_the_worst_moment_costs_nothing() -
 async def test_an_error_of_the_api_reaches_the_client_as_its_own() -> None:
     """A 402 that the emulator would not give by itself."""
     async with (
-        struck(faults.Status(402)) as emulator,
+        applied(faults.Status(402)) as emulator,
         AsyncClient(emulator.api_key, base_url=emulator.base_url) as client,
     ):
         with pytest.raises(InsufficientCreditsError, match="Injected fault"):
@@ -362,7 +362,7 @@ async def test_faults_of_one_match_strike_one_after_the_other() -> None:
     ]
     async with Emulator(clock=VirtualClock(), faults=script) as emulator:
         assert await statuses(emulator, 6) == [500, 502, 502, 200, 503, 200]
-        assert [(record.seen, record.struck) for record in emulator.faults] == [
+        assert [(record.seen, record.applied) for record in emulator.faults] == [
             (6, 1),
             (6, 2),
             (6, 1),
@@ -539,7 +539,7 @@ async def test_without_faults_the_date_is_the_clocks() -> None:
 
 async def test_a_fault_strikes_a_request_that_cannot_be_read() -> None:
     """Also one with a body that is too large, or without a key."""
-    async with struck(faults.Reset(), faults.Status(500), match="*") as emulator:
+    async with applied(faults.Reset(), faults.Status(500), match="*") as emulator:
         async with connected(emulator) as wire:
             await wire.send(raw(b"", "Content-Length: 99999999", JSON_TYPE))
             with pytest.raises(ConnectionResetError):

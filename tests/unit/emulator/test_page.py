@@ -229,7 +229,7 @@ def test_the_progress_of_a_swap_is_shown(browser: Browser) -> None:
         browser.until(lambda: browser.all("#swaps progress"))
         assert browser.find("#swaps progress").accessible_name == f"Progress of {failing}"
         browser.find("#swaps summary").click()
-        assert browser.find("#speed").text == "Virtual: it moves only when it is told to."
+        assert browser.find("#speed").text == "Virtual: it moves only on request."
 
         clock.advance(5)
         browser.until(lambda: browser.find("#swaps progress").get_attribute("value") == "50")
@@ -276,7 +276,7 @@ def test_a_fault_is_added_and_strikes(browser: Browser) -> None:
         create(client)
         with pytest.raises(aifaceswap.RateLimitError):
             create(client)
-        browser.until(lambda: "has struck 1 of 2" in browser.text("#faults"))
+        browser.until(lambda: "applied to 1 of 2" in browser.text("#faults"))
         browser.until(lambda: len(browser.all("#requests tr")) == 2)
         latest = [cell.text for cell in browser.all("#requests tr:first-child td")]
         assert latest[2:4] == ["429", "rate_limited"]
@@ -298,7 +298,7 @@ def test_ready_made_faults_are_a_click_away(browser: Browser) -> None:
         assert emulator.faults[0].fault.do == faults.Status(503, retry_after=1)
         with pytest.raises(aifaceswap.ServiceUnavailableError):
             create(client)
-        browser.until(lambda: "has struck 1 of 1" in browser.text("#faults li:first-child"))
+        browser.until(lambda: "applied to 1 of 1" in browser.text("#faults li:first-child"))
         browser.click("Switch all off")
         browser.until(lambda: browser.text("#faults-count") == "none")
 
@@ -461,9 +461,9 @@ def test_where_nothing_happens_little_is_asked(browser: Browser) -> None:
     look = """
         const done = arguments[0];
         clearTimeout(timer);
-        looks = 1;
+        polls = 1;
         performance.clearResourceTimings();
-        lookOnce().then(() => done(performance.getEntriesByType("resource").map(r => r.name)));
+        pollOnce().then(() => done(performance.getEntriesByType("resource").map(r => r.name)));
     """
     lists = [f"{name}?limit=1" for name in ("swaps", "requests", "deliveries")]
     with shown(browser, duration=0.0, clock=VirtualClock()) as (emulator, client):
@@ -492,7 +492,7 @@ def test_a_hidden_page_rests(browser: Browser) -> None:
         const [done, plan] = [arguments[0], window.setTimeout];
         let planned = 0;
         window.setTimeout = () => ++planned;
-        look().then(() => { window.setTimeout = plan; done(planned); });
+        poll().then(() => { window.setTimeout = plan; done(planned); });
     """
     with shown(browser, duration=0.0) as (_, client):
         assert browser.driver.execute_async_script(plan) == 1
@@ -507,7 +507,7 @@ def test_the_page_outlives_the_emulator(browser: Browser) -> None:
     """It says that nobody answers, and goes on when somebody does."""
     with shown(browser) as (emulator, _):
         port = int(emulator.origin.rpartition(":")[2])
-    browser.until(lambda: browser.text("#live").endswith("does not answer. Trying again."))
+    browser.until(lambda: browser.text("#live").endswith("does not respond. Trying again."))
     with Emulator(port=port) as emulator:
         browser.until(lambda: browser.text("#live") == "Live")
     assert browser.complaints() == []

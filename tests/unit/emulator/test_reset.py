@@ -42,7 +42,7 @@ async def test_a_reset_emulator_is_as_a_fresh_one() -> None:
 
         assert (emulator.requests, emulator.swaps, emulator.deliveries) == ((), (), ())
         assert (emulator.balance, emulator.clock.now()) == (1000, VirtualClock().now())
-        assert [(record.seen, record.struck) for record in emulator.faults] == [(0, 0)]
+        assert [(record.seen, record.applied) for record in emulator.faults] == [(0, 0)]
         assert emulator.origin == origin
         assert await use(emulator) == first
 

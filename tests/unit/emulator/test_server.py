@@ -18,7 +18,7 @@ from aiohttp import web
 
 from aifaceswap import AsyncClient
 from aifaceswap.emulator import Emulator, Limits, VirtualClock
-from support.emulator_wire import JSON_TYPE, connected, exchange, raw, read_answer
+from support.emulator_wire import JSON_TYPE, connected, exchange, raw, read_result
 from support.emulator_world import SWAP
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ async def test_pipelined_requests_are_answered_in_order(emulator: Emulator) -> N
     reader, writer = await asyncio.open_connection(host, int(port))
     paths = ("/api/v1/me", "/api/v1/nothing", "/api/v1/swaps")
     writer.write(b"".join(raw(b"", method="GET", path=path) for path in paths))
-    statuses = [(await read_answer(reader))[0] for _ in paths]
+    statuses = [(await read_result(reader))[0] for _ in paths]
     writer.close()
     await writer.wait_closed()
 

@@ -69,7 +69,7 @@ async def test_a_late_delivery_comes_by_the_emulators_clock() -> None:
     assert len(receiver.received) == 1
     assert delivery.attempts[0].at == pytest.approx(ENDS + 600, abs=0.01)
     assert verify(receiver.received[0], emulator.api_key, ENDS + 600)
-    assert emulator.faults[0].struck == 1
+    assert emulator.faults[0].applied == 1
 
 
 async def test_a_reordered_delivery_comes_after_the_next() -> None:
@@ -85,7 +85,7 @@ async def test_a_reordered_delivery_comes_after_the_next() -> None:
 
 
 async def test_a_bad_signature_is_refused_and_the_next_is_right() -> None:
-    """Each attempt is struck on its own: a retry of the delivery is signed well."""
+    """Each attempt meets faults on its own: a retry of the delivery is signed well."""
     receiver = Receiver([400])
     async with (
         receiver.serve(),
@@ -145,7 +145,7 @@ async def test_only_the_event_that_is_meant_is_struck() -> None:
         await emulator.settle()
 
     assert ids(receiver) == [good]
-    assert (emulator.faults[0].seen, emulator.faults[0].struck) == (1, 1)
+    assert (emulator.faults[0].seen, emulator.faults[0].applied) == (1, 1)
 
 
 @pytest.mark.parametrize(
