@@ -161,7 +161,8 @@ class Budget:
         loop = asyncio.get_running_loop()
         with self._lock:
             now = loop.time()
-            if not self._queue and self._paused_until[purpose] <= now and self._may_send(now):
+            is_held = self._queue.lines or self._paused_until[purpose] > now
+            if not is_held and self._window.may_send(now):
                 return self._grant(loop, now)
             waiter = Waiter[_Permit](purpose, next(self._order), loop, now)
             self._join(waiter, max_wait)
@@ -205,11 +206,7 @@ class Budget:
         """The UTC time in so many seconds."""
         return datetime.fromtimestamp(self._clock() + seconds, UTC)
 
-    # --- permits: `_may_send` and `_grant` with the lock held -----------------------------------
-
-    def _may_send(self, now: float) -> bool:
-        """Whether one more request may be sent now."""
-        return self._window.has_room(now) and not self._window.is_probing(now)
+    # --- permits: `_grant` with the lock held ---------------------------------------------------
 
     def _grant(self, loop: asyncio.AbstractEventLoop, now: float) -> _Permit:
         """Take a free permit."""
@@ -225,7 +222,7 @@ class Budget:
             self._window.settle(permit, now)
             if rate_limit is not None:
                 self._window.learn(rate_limit, now)
-            if self._queue:
+            if self._queue.lines:
                 self._dispatch(now)
 
     def _cancel(self, permit: _Permit) -> None:
@@ -233,7 +230,7 @@ class Budget:
             if permit not in self._window.in_flight:
                 return
             self._window.discard(permit)
-            if self._queue:
+            if self._queue.lines:
                 self._dispatch(_now())
 
     # --- waiting: `_join`, `_dispatch` and what they call with the lock held --------------------
@@ -241,12 +238,12 @@ class Budget:
     def _join(self, waiter: Waiter[_Permit], max_wait: float | None) -> None:
         """Queue for a permit, unless none can be free in time."""
         now = waiter.since
-        if not self._queue:
+        if not self._queue.lines:
             self._reclaim(now)
         if max_wait is not None and self._shortest_wait(waiter.purpose, now) > max_wait:
             raise self._refusal(waiter.purpose, now)
-        self._queue.add(waiter)
-        self._dispatch(now)
+        if self._queue.add(waiter):  # else somebody before it waits, with an alarm
+            self._dispatch(now)
 
     def _grant_late(self, waiter: Waiter[_Permit]) -> _Permit:
         """A waiter's time is over: give it what is free, or refuse."""
@@ -270,7 +267,7 @@ class Budget:
 
     def _dispatch(self, now: float) -> None:
         """Hand free permits to those who wait, then see to it that someone comes back."""
-        while (waiter := self._next(now)) is not None and self._may_send(now):
+        while (waiter := self._next(now)) is not None and self._window.may_send(now):
             self._queue.pop(waiter)
             waiter.grant(self._grant(waiter.loop, now))
         heads = self._queue.heads()

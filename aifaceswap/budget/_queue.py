@@ -76,30 +76,29 @@ class FairQueue(Generic[P]):
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._lines: dict[asyncio.AbstractEventLoop, _Line[P]] = {}
+        self.lines: dict[asyncio.AbstractEventLoop, _Line[P]] = {}
         self._turn = 0.0
         self._turns: dict[Purpose, float] = dict.fromkeys(PURPOSES, 0.0)
 
-    def __bool__(self) -> bool:
-        return bool(self._lines)
-
-    def add(self, waiter: Waiter[P]) -> None:
-        """Queue a waiter."""
+    def add(self, waiter: Waiter[P]) -> bool:
+        """Queue a waiter; True if it is the first of its purpose in its loop."""
         purpose = waiter.purpose
-        if not self.number_waiting(purpose):
-            self._turns[purpose] = max(self._turns[purpose], self._turn)
-        line = self._lines.get(waiter.loop)
+        line = self.lines.get(waiter.loop)
         if line is None:
-            line = self._lines[waiter.loop] = _Line(waiter.loop)
-        line.queues[purpose][waiter] = None
+            line = self.lines[waiter.loop] = _Line(waiter.loop)
+        queue = line.queues[purpose]
+        if not (queue or self.number_waiting(purpose)):
+            self._turns[purpose] = max(self._turns[purpose], self._turn)
+        queue[waiter] = None
+        return len(queue) == 1
 
     def remove(self, waiter: Waiter[P]) -> None:
         """Take a waiter out, if it is still there."""
-        line = self._lines.get(waiter.loop)
+        line = self.lines.get(waiter.loop)
         if line is not None:
             line.queues[waiter.purpose].pop(waiter, None)
             if not any(line.queues.values()):
-                del self._lines[waiter.loop]
+                del self.lines[waiter.loop]
 
     def pop(self, waiter: Waiter[P]) -> None:
         """Take out the one who goes now: its purpose has had a turn."""
@@ -110,9 +109,9 @@ class FairQueue(Generic[P]):
 
     def heads(self) -> list[Waiter[P]]:
         """The first of each queue, without the loops that have closed or stopped."""
-        for loop in [loop for loop in self._lines if loop.is_closed()]:
-            del self._lines[loop]
-        lines = [line for line in self._lines.values() if line.loop.is_running()]
+        for loop in [loop for loop in self.lines if loop.is_closed()]:
+            del self.lines[loop]
+        lines = [line for line in self.lines.values() if line.loop.is_running()]
         return [next(iter(q)) for line in lines for q in line.queues.values() if q]
 
     def next_of(self, heads: list[Waiter[P]], now: float) -> Waiter[P] | None:
@@ -130,13 +129,13 @@ class FairQueue(Generic[P]):
 
     def number_waiting(self, purpose: Purpose) -> int:
         """How many wait, on loops that run."""
-        lines = self._lines.values()
+        lines = self.lines.values()
         return sum(len(line.queues[purpose]) for line in lines if line.loop.is_running())
 
     def set_alarms(self, when: float, ring: Callable[[], object]) -> None:
         """Have every loop call `ring` at this moment: any of them may be the next to end."""
         running = _running_loop()
-        for line in self._lines.values():
+        for line in self.lines.values():
             if line.alarm is None or when < line.alarm:
                 line.alarm = when
                 if line.loop is running:

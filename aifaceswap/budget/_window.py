@@ -10,6 +10,8 @@ from aifaceswap.models import RateLimit
 
 # How long the first request may keep the others waiting for what its headers say.
 _PROBE_SECONDS = 2.0
+# Fewer requests than this cannot meet many 429s at once.
+_PROBE_FROM = 10
 # A wall clock may jump into the next day while somebody waits for it.
 _CLOCK_CHECK_SECONDS = 1.0
 # `x-ratelimit-reset` is rounded to seconds.
@@ -56,24 +58,29 @@ class Window(Generic[P]):
         self._probe: P | None = None
         self._probe_until = 0.0
         self._must_probe = True
+        self._known_until = 0.0
 
     def has_room(self, now: float) -> bool:
         """Whether window and day have room for one more request."""
         frees = self._frees
         while frees and frees[0] <= now:
             frees.popleft()
-        room = self._capacity(now) - len(self.in_flight) - len(frees)
-        return room > 0 and not self.until_tomorrow()
+        capacity = self.requests if self._limit is None else self._capacity(now, self._limit)
+        return len(self.in_flight) + len(frees) < capacity and not self.until_tomorrow()
 
-    def is_probing(self, now: float) -> bool:
-        """Whether one request has gone first, and its headers are still to come."""
-        return self._probe is not None and now < self._probe_until
+    def may_send(self, now: float) -> bool:
+        """Whether there is room, and no request has gone first whose headers are to come."""
+        if self._probe is not None and now < self._probe_until:
+            return False
+        return self.has_room(now)
 
     def add(self, permit: P, now: float) -> None:
         """Count a request that is about to be sent."""
-        if self._must_probe or not (self._frees or self.in_flight):
+        if self._must_probe or now > self._known_until:
             self._must_probe = False
-            self._probe, self._probe_until = permit, now + _PROBE_SECONDS
+            self._known_until = now + 2 * self.per
+            if self.requests >= _PROBE_FROM:
+                self._probe, self._probe_until = permit, now + _PROBE_SECONDS
         self.in_flight.add(permit)
         self._used_today += 1
 
@@ -81,6 +88,7 @@ class Window(Generic[P]):
         """Free a request's permit one window from now."""
         self.in_flight.remove(permit)
         self._frees.append(now + self.per)
+        self._known_until = now + 2 * self.per
         if permit is self._probe:
             self._probe = None
 
@@ -127,7 +135,7 @@ class Window(Generic[P]):
         used = len(self.in_flight) + len(self._frees) + ahead + 1
         delay = self._freed_in(used - self.requests, now)
         if self._limit is not None:
-            by_service = self._freed_in(used - int(self._capacity(now)), now)
+            by_service = self._freed_in(used - int(self._capacity(now, self._limit)), now)
             if self._others:
                 by_service = min(by_service, max(0.0, self._others_until - now))
             delay = max(delay, by_service)
@@ -140,13 +148,11 @@ class Window(Generic[P]):
             delay = max(delay, self._probe_until - now)
         return min(delay, _CLOCK_CHECK_SECONDS) if self.until_tomorrow() else delay
 
-    def _capacity(self, now: float) -> float:
-        """How many requests of ours the window may hold."""
-        if self._limit is None:
-            return self.requests
+    def _capacity(self, now: float, limit: float) -> float:
+        """How many requests of ours the service's window may hold."""
         if self._others and self._others_until <= now:
             self._others, self._must_probe = 0.0, True
-        return min(self.requests, self._limit - self._others)
+        return min(self.requests, limit - self._others)
 
     def _end_of_window(self, rate_limit: RateLimit, now: float) -> float | None:
         """When the counted requests are free again; None if the headers are of another window."""

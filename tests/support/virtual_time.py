@@ -130,7 +130,10 @@ class _Skipping(selectors.DefaultSelector):
         self._loop.move_on(TURN)
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        ready = super().select(0) or super().select(GRACE)
+        # Without sockets there is nothing but the loop's own pipe, and no byte on its way.
+        ready = super().select(0)
+        if not ready and len(self.get_map()) > 1:
+            ready = super().select(GRACE)
         while not ready and self._loop.threads_are_at_work():
             ready = super().select(GRACE)
         if not ready:
