@@ -12,21 +12,33 @@ pytest finds them by itself once the package is installed; they cost nothing unt
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-
-from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE
 
 # The rest is loaded by those who use a fixture: every test run of every user loads this file.
 if TYPE_CHECKING:
     from aifaceswap.client import AsyncClient
     from aifaceswap.emulator import Emulator
+    from aifaceswap.emulator.settings import Settings
     from aifaceswap.sync import Client
 
 _MARKER = "aifaceswap"
-_ARGUMENTS = ("faults", "credits", "limits", "duration", "deliver_to")
+_ARGUMENTS = (
+    "faults",
+    "credits",
+    "limits",
+    "duration",
+    "spread",
+    "deliver_to",
+    "idempotency",
+    "lag",
+    "prices",
+    "result_ttl",
+    "result_links",
+)
 _EMULATOR = "aifaceswap_emulator"
 # Seconds between polls. A second, as with the real service, would be most of a test.
 _INTERVAL = 0.02
@@ -51,27 +63,24 @@ def _aifaceswap_server() -> Iterator[Emulator]:
 
 @pytest.fixture
 def aifaceswap_emulator(
-    _aifaceswap_server: Emulator,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Emulator:
-    """The API on a loopback port, as freshly started for each test.
+    _aifaceswap_server: Emulator, request: pytest.FixtureRequest
+) -> Iterator[Emulator]:
+    """The API on a loopback port, reset for each test.
 
-    Clients that the tested code makes for itself find it: ``AIFACESWAP_API_KEY`` and
-    ``AIFACESWAP_BASE_URL`` are set during the test. Swaps have finished at the first poll, unless
+    Clients that the tested code creates find it: ``AIFACESWAP_API_KEY`` and
+    ``AIFACESWAP_BASE_URL`` are set during the test. Swaps are done at the first poll, unless
     ``@pytest.mark.aifaceswap(duration=...)`` says otherwise; the marker's other arguments are
-    ``faults``, ``credits``, ``limits`` and ``deliver_to``, as in `Emulator.reset`.
+    those of `Emulator.reset`, which returns to them. With ``limits=None`` neither the emulator
+    nor the clients limit requests.
     """
-    from aifaceswap import budget  # noqa: PLC0415 - see above
-    from aifaceswap._polling import watcher  # noqa: PLC0415 - see above
+    from aifaceswap.testing import prepared  # noqa: PLC0415 - see above
 
-    _reset(_aifaceswap_server, request.node)
-    monkeypatch.setattr(watcher, "SHORTEST_INTERVAL", _INTERVAL)
-    monkeypatch.setenv(API_KEY_VARIABLE, _aifaceswap_server.api_key)
-    monkeypatch.setenv(BASE_URL_VARIABLE, _aifaceswap_server.base_url)
-    # The service's minute starts again with each test, and so must ours.
-    budget.forget_shared()
-    return _aifaceswap_server
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(prepared(_aifaceswap_server, _settings(request.node)))
+        except (TypeError, ValueError) as error:
+            raise pytest.UsageError(f"@pytest.mark.{_MARKER}: {error}") from None
+        yield _aifaceswap_server
 
 
 @pytest.fixture
@@ -105,14 +114,7 @@ def pytest_runtest_makereport(
     return (yield)
 
 
-def _reset(emulator: Emulator, node: pytest.Item) -> None:
-    try:
-        emulator.reset(**_settings(node))
-    except (TypeError, ValueError) as error:
-        raise pytest.UsageError(f"@pytest.mark.{_MARKER}: {error}") from None
-
-
-def _settings(node: pytest.Item) -> dict[str, Any]:
+def _settings(node: pytest.Item) -> Settings:
     """What the markers say: the test's own before those of its class and module."""
     given: dict[str, Any] = {}
     for marker in node.iter_markers(_MARKER):
@@ -122,7 +124,7 @@ def _settings(node: pytest.Item) -> dict[str, Any]:
     if unknown := given.keys() - {*_ARGUMENTS}:
         names = ", ".join(sorted(unknown))
         raise TypeError(f"{names}: no such argument; there are {', '.join(_ARGUMENTS)}")
-    return given
+    return cast("Settings", given)
 
 
 def _describe(emulator: Emulator) -> str:

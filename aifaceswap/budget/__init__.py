@@ -338,18 +338,19 @@ class _Permit:
 _shared: dict[bytes, Budget] = {}
 
 
-def shared_budget(base_url: str, api_key: str | Secret) -> Budget:
+def shared_budget(base_url: str, api_key: str | Secret, budget: Budget | None = None) -> Budget:
     """Return the budget that all clients of one key share in this process.
 
     Args:
         base_url: URL of the API.
         api_key: The API key; only a digest of it is kept.
+        budget: The budget to share if there is none yet.
 
     Returns:
         The same budget for the same arguments.
     """
     digest = hashlib.sha256(f"{base_url} {Secret(api_key).reveal()}".encode()).digest()
-    return _shared.setdefault(digest, Budget())
+    return _shared.setdefault(digest, Budget() if budget is None else budget)
 
 
 def forget_shared() -> None:

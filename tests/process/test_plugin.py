@@ -271,7 +271,7 @@ import sys
 
 def test_nothing():
     ours = {name for name in sys.modules if name.partition(".")[0] == "aifaceswap"}
-    light = {"aifaceswap", "aifaceswap._limits", "aifaceswap._version", "aifaceswap.pytest_plugin"}
+    light = {"aifaceswap", "aifaceswap._version", "aifaceswap.pytest_plugin"}
     assert ours == light
     assert not {"aiohttp", "anyio", "attrs", "cattrs"} & sys.modules.keys()
 """,
