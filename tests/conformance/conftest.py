@@ -59,7 +59,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _plan(asked: list[pytest.Item]) -> str:
     paid = sum(item.get_closest_marker("costs") is not None for item in asked)
     allowed = _may_spend()
-    plan = f"\n{_url()} will be asked for {len(asked)} facts; {paid} of them need creations.\n"
+    plan = f"\n{_url()}: checking {len(asked)} facts; {paid} of them need a swap.\n"
     if not allowed:
         return f"{plan}Nothing will be spent: those are skipped, unless {SPEND} allows it.\n"
     return (
