@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
@@ -113,9 +114,12 @@ class AsyncClient:
         )
         watcher = Watcher(transport, options)
         self._resources = _Resources(transport, watcher, options)
+        self._is_derived = False
         self.swaps: AsyncSwaps = AsyncSwaps(self._resources)
 
     def __repr__(self) -> str:
+        if "_resources" not in vars(self):  # __init__() failed
+            return f"<{type(self).__name__}: not initialized>"
         return f"{type(self).__name__}(base_url={self._resources.transport.base_url!r})"
 
     @property
@@ -143,9 +147,11 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Close the connections of the running event loop.
 
-        The client stays usable: its next call opens new ones.
+        The client stays usable: its next call opens new ones. A client made by
+        `with_options()` uses the connections of its parent and leaves them open.
         """
-        await self._resources.transport.aclose()
+        if not self._is_derived:
+            await self._resources.transport.aclose()
 
     def with_options(
         self,
@@ -154,10 +160,11 @@ class AsyncClient:
         deadline: float | None = None,
         max_retries: int | None = None,
         max_wait: float | None = None,
-    ) -> AsyncClient:
+    ) -> Self:
         """Return a client with other timeouts and retries.
 
-        It shares connections, rate limiter and polling with this client.
+        It shares connections, rate limiter and polling with this client. It is of the same
+        class and has the same attributes.
 
         Args:
             timeout: Seconds for one attempt; None: unchanged.
@@ -180,9 +187,13 @@ class AsyncClient:
         }
         given = {name: value for name, value in changes.items() if value is not None}
         options = attrs.evolve(self._resources.options, **given)
+        # Not by __init__: a subclass keeps its own attributes.
         other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other._is_derived = True
         other._resources = attrs.evolve(self._resources, options=options)
-        other.swaps = AsyncSwaps(other._resources)
+        other.swaps = copy(self.swaps)
+        other.swaps._resources = other._resources
         return other
 
     async def me(self) -> Account:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, cast, overload
@@ -93,6 +94,7 @@ class Client:
             proxy=cast("str | None", given_proxy),
         )
         self._thread = LoopThread()
+        self._is_derived = False
         self.swaps: Swaps = Swaps(self._client.swaps, self._thread)
 
     @property
@@ -104,10 +106,12 @@ class Client:
         return self._client.budget
 
     def __repr__(self) -> str:
+        if "_client" not in vars(self):  # __init__() failed
+            return f"<{type(self).__name__}: not initialized>"
         return repr(self._client).replace("AsyncClient", type(self).__name__, 1)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a client holds a key and sockets and cannot be pickled: create a new one")
+        raise TypeError("a client holds a key and sockets and cannot be pickled; create a new one")
 
     def __enter__(self) -> Self:
         return self
@@ -121,11 +125,14 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end the thread; calls in other threads are cancelled.
+        """Close the connections and end the thread. Calls of other threads fail.
 
-        The client stays usable: its next call opens new ones.
+        The client stays usable: its next call opens new ones. A client made by
+        `with_options()` uses the connections of its parent and leaves them open. Signal
+        handlers may call this.
         """
-        self._thread.stop()
+        if not self._is_derived:
+            self._thread.stop()
 
     def with_options(
         self,
@@ -134,10 +141,11 @@ class Client:
         deadline: float | None = None,
         max_retries: int | None = None,
         max_wait: float | None = None,
-    ) -> Client:
+    ) -> Self:
         """Return a client with other timeouts and retries.
 
-        It shares connections, rate limiter and polling with this client.
+        It shares connections, rate limiter and polling with this client. It is of the same
+        class and has the same attributes.
 
         Args:
             timeout: Seconds for one attempt; None: unchanged.
@@ -152,13 +160,15 @@ class Client:
         Raises:
             ConfigurationError: An argument is not valid.
         """
+        # Not by __init__: a subclass keeps its own attributes.
         other = object.__new__(type(self))
-        derived = self._client.with_options(
+        vars(other).update(vars(self))
+        other._is_derived = True
+        other._client = self._client.with_options(
             timeout=timeout, deadline=deadline, max_retries=max_retries, max_wait=max_wait
         )
-        other._client = derived
-        other._thread = self._thread
-        other.swaps = Swaps(derived.swaps, self._thread)
+        other.swaps = copy(self.swaps)
+        other.swaps._swaps = other._client.swaps
         return other
 
     def me(self) -> Account:

@@ -164,7 +164,7 @@ before = client._thread.run(tasks)
 print("ready", flush=True)
 try:
     client.swaps.run(source_url="https://example.com/forever.jpg",
-                     target_url="https://example.com/t.jpg", idempotency_key="order-7")
+                     target_url="https://example.com/t.jpg", idempotency_key="order-8")
 except KeyboardInterrupt as error:
     print(error.__notes__, flush=True)
     client.me()
@@ -199,7 +199,7 @@ def test_ctrl_c_ends_a_blocking_call_at_once(served: Emulator) -> None:
     output, errors = process.communicate(timeout=20)
     assert time.monotonic() - began < 5
     assert (output, errors, process.returncode) == (
-        "['idempotency key of the interrupted swap: order-7']\n",
+        "['idempotency key of the interrupted swap: order-8']\n",
         "",
         0,
     )
