@@ -15,6 +15,8 @@ from aifaceswap import _validation
 from aifaceswap._api import requests
 from aifaceswap._api.requests import MAX_DOWNLOAD, Call
 from aifaceswap._api.responses import read_response, read_result
+from aifaceswap._http.proxies import Proxies
+from aifaceswap._http.sessions import require_asyncio
 from aifaceswap._http.transport import NEVER, CallOptions, Transport
 from aifaceswap._limits import (
     API_KEY_VARIABLE,
@@ -68,7 +70,9 @@ class AsyncClient:
             waits after each 429.
         session: An aiohttp session of your own, e.g. with a TLS set-up. You close it. It
             belongs to one event loop.
-        proxy: URL of an HTTP proxy. The client does not read proxies from the environment.
+        proxy: URL of an HTTP proxy, or ``"environment"`` for the one in ``HTTPS_PROXY`` or
+            ``ALL_PROXY``, except for hosts in ``NO_PROXY``. Default: no proxy. Plain http, to
+            loopback addresses, is always sent without a proxy.
 
     Attributes:
         swaps: Methods to create swaps, wait for them, and download their results.
@@ -110,7 +114,7 @@ class AsyncClient:
             base_url=url,
             budget=shared_budget(url, key) if budget == "shared" else _validation.budget(budget),
             session=session,
-            proxy=None if given_proxy is None else _validation.proxy(given_proxy),
+            proxies=Proxies.of(given_proxy),
         )
         watcher = Watcher(transport, options)
         self._resources = _Resources(transport, watcher, options)
@@ -193,7 +197,7 @@ class AsyncClient:
         other._is_derived = True
         other._resources = attrs.evolve(self._resources, options=options)
         other.swaps = copy(self.swaps)
-        other.swaps._resources = other._resources
+        vars(other.swaps).update(_resources=other._resources)
         return other
 
     async def me(self) -> Account:
@@ -420,6 +424,7 @@ class AsyncSwaps:
             APIStatusError: The service does not show the swap, e.g. `AuthenticationError`.
                 Temporary errors (a lost connection, a 5xx) are left to the next poll.
         """
+        require_asyncio()
         if not isinstance(swap, Swap):
             _validation.swap_id(swap)
         if timeout is not None:
@@ -512,6 +517,7 @@ class AsyncSwaps:
         from aifaceswap._http.download import save_result  # noqa: PLC0415
         from aifaceswap._http.saving import check_target  # noqa: PLC0415
 
+        require_asyncio()
         target = check_target(path)
         _validation.positive_integer("max_bytes", max_bytes, InvalidRequestError)
         resources = self._resources

@@ -59,7 +59,9 @@ class Client:
         budget: The client-side rate limiter. ``"shared"``: 60 requests a minute and 10,000 a
             UTC day for all clients of this key in this process. None: no limiter; the client
             waits after each 429.
-        proxy: URL of an HTTP proxy. The client does not read proxies from the environment.
+        proxy: URL of an HTTP proxy, or ``"environment"`` for the one in ``HTTPS_PROXY`` or
+            ``ALL_PROXY``, except for hosts in ``NO_PROXY``. Default: no proxy. Plain http, to
+            loopback addresses, is always sent without a proxy.
 
     Attributes:
         swaps: Methods to create swaps, wait for them, and download their results.
@@ -168,7 +170,7 @@ class Client:
             timeout=timeout, deadline=deadline, max_retries=max_retries, max_wait=max_wait
         )
         other.swaps = copy(self.swaps)
-        other.swaps._swaps = other._client.swaps
+        vars(other.swaps).update(_swaps=other._client.swaps)
         return other
 
     def me(self) -> Account:

@@ -9,6 +9,8 @@ from contextlib import suppress
 import aiohttp
 import attrs
 
+from aifaceswap.errors import APIConnectionError, ConfigurationError
+
 
 class Sessions:
     """One session for each event loop, made at its first call and closed with its loop."""
@@ -23,8 +25,10 @@ class Sessions:
 
     async def open(self) -> aiohttp.ClientSession:
         """Give the running loop a session."""
-        for loop in [loop for loop in self._kept if loop.is_closed()]:
-            del self._kept[loop]
+        # A copy: other threads, each with a loop, may open sessions meanwhile.
+        for loop in list(self._kept):
+            if loop.is_closed():
+                self._kept.pop(loop, None)
         session = aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
         )
@@ -37,6 +41,24 @@ class Sessions:
         kept = self._kept.pop(asyncio.get_running_loop(), None)
         if kept is not None:
             await kept.guard.aclose()
+
+
+def require_asyncio() -> None:
+    """Check that the caller runs in asyncio's event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        text = (
+            "AsyncClient must run in an asyncio event loop; "
+            "with trio, call the blocking Client in a thread (trio.to_thread.run_sync)"
+        )
+        raise ConfigurationError(text) from None
+
+
+def forget_names(session: aiohttp.ClientSession, failure: APIConnectionError) -> None:
+    """After a failed connect the next attempt resolves the host's name again."""
+    if not failure.sent and isinstance(session.connector, aiohttp.TCPConnector):
+        session.connector.clear_dns_cache()
 
 
 @attrs.frozen

@@ -19,8 +19,9 @@ from aifaceswap import _validation
 from aifaceswap._api.requests import USER_AGENT, Call
 from aifaceswap._api.responses import RATE_LIMITED, RawResponse, read_rate_limit
 from aifaceswap._http.exceptions import RAISED, SEND_ONCE, connection_error, mapped_chunks
+from aifaceswap._http.proxies import Proxies
 from aifaceswap._http.retry import next_wait
-from aifaceswap._http.sessions import Sessions
+from aifaceswap._http.sessions import Sessions, forget_names, require_asyncio
 from aifaceswap._http.telemetry import CallObserver, observe
 from aifaceswap._limits import ATTEMPT_TIMEOUT
 from aifaceswap._validation import Proxy, Secret
@@ -32,6 +33,7 @@ from aifaceswap.errors import (
     ConcurrencyLimitError,
     ConfigurationError,
     RateLimitError,
+    short_repr,
 )
 from aifaceswap.models import RateLimit
 
@@ -82,7 +84,7 @@ class Transport:
         base_url: Where the API is, with its version.
         budget: What lets attempts go; None: nothing holds them back.
         session: A session of the caller's own, never closed here.
-        proxy: An HTTP proxy.
+        proxies: The HTTP proxy, if there is one.
     """
 
     def __init__(
@@ -92,11 +94,15 @@ class Transport:
         base_url: str,
         budget: RequestBudget | None,
         session: aiohttp.ClientSession | None = None,
-        proxy: Proxy | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
+        if session is not None and not isinstance(session, aiohttp.ClientSession):
+            text = f"session must be an aiohttp.ClientSession; got {short_repr(session)}"
+            raise ConfigurationError(text, field="session")
         self.base_url = base_url
+        self._proxies = proxies or Proxies()
         self._authorization = Secret(f"Bearer {api_key.reveal()}")
-        self._echoes = [Secret(text) for text in _echoes(api_key, proxy)]
+        self._echoes = [Secret(text) for text in _echoes(api_key, self._proxies.proxy)]
         self._headers = {
             "Accept": "application/json",
             "User-Agent": USER_AGENT,
@@ -104,7 +110,6 @@ class Transport:
         self.budget = budget
         self._budget: RequestBudget = _Unlimited() if budget is None else budget
         self._injected = session
-        self._proxy = proxy
         self._sessions = Sessions()
         # The requests left according to the last response.
         self.rate_limit: RateLimit | None = None
@@ -128,6 +133,7 @@ class Transport:
         Raises:
             AIFaceSwapError: How the last attempt ended, with the call's idempotency key.
         """
+        require_asyncio()
         with observe(call, self.base_url) as observer:
             try:
                 return await self._send_with_retries(call, options, read, observer)
@@ -169,13 +175,14 @@ class Transport:
                 url,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
                 allow_redirects=False,
-                proxy=None if self._proxy is None else self._proxy.url,
+                proxy=self._proxies.proxy_for(url),
                 timeout=patience,
                 raise_for_status=False,
                 middlewares=(self._make_anonymous, *SEND_ONCE),
             )
         except RAISED as error:
             failure = connection_error(error, timeout)
+            forget_names(session, failure)
         else:
             async with response:
                 chunks = mapped_chunks(response.content.iter_any(), timeout)
@@ -247,6 +254,7 @@ class Transport:
 
     async def _exchange(self, call: Call[Any], timeout: float) -> RawResponse:
         session = self._session() or await self._sessions.open()
+        url = URL(self.base_url + call.path, encoded=True)
         headers: dict[str, str] = {**self._headers, **call.headers}
         if call.idempotency_key is not None:
             headers["Idempotency-Key"] = call.idempotency_key
@@ -255,11 +263,11 @@ class Transport:
                 asyncio.timeout(timeout),
                 session.request(
                     call.method,
-                    URL(self.base_url + call.path, encoded=True),
+                    url,
                     data=None if call.body is None else aiohttp.BytesPayload(call.body),
                     headers=headers,
                     allow_redirects=False,
-                    proxy=None if self._proxy is None else self._proxy.url,
+                    proxy=self._proxies.proxy_for(url),
                     raise_for_status=False,
                     middlewares=(self._authorize, *(() if call.method == "POST" else SEND_ONCE)),
                 ) as response,
@@ -269,6 +277,7 @@ class Transport:
                 return self._redacted(raw)
         except RAISED as error:
             failure = connection_error(error, timeout)
+            forget_names(session, failure)
         # Outside the except: aiohttp's errors hold the request's headers, and the key.
         raise failure
 
@@ -276,6 +285,9 @@ class Transport:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Add the key where no frame of aiohttp has it in a local."""
+        if request.proxy is not None and not request.is_ssl():
+            text = "session must not send plain http through a proxy, which would see the key"
+            raise ConfigurationError(text, field="session")
         request.headers["Authorization"] = _Hidden(self._authorization.reveal())
         self._authorize_proxy(request)
         return await handler(request)
@@ -290,13 +302,10 @@ class Transport:
         return await handler(request)
 
     def _authorize_proxy(self, request: aiohttp.ClientRequest) -> None:
-        if self._proxy is None or self._proxy.authorization is None:
-            return
-        header = _Hidden(self._proxy.authorization.reveal())
-        if request.is_ssl():
+        proxy = self._proxies.proxy
+        if request.proxy is not None and proxy is not None and proxy.authorization is not None:
+            header = _Hidden(proxy.authorization.reveal())
             request.proxy_headers = CIMultiDict({"Proxy-Authorization": header})
-        else:
-            request.headers["Proxy-Authorization"] = header
 
     def _redacted(self, response: RawResponse) -> RawResponse:
         """The same without secrets that a proxy's page or a debug header may echo."""
