@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
@@ -45,16 +46,18 @@ class ScriptedServer:
     Each step writes what it likes; the connection stays open unless the step closes it.
     """
 
-    def __init__(self, *script: Step) -> None:
+    def __init__(self, *script: Step, tls: ssl.SSLContext | None = None) -> None:
         self._script = script
+        self._tls = tls
         self.requests: list[Received] = []
         self.connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
-        self.base_url = f"http://127.0.0.1:{self.port}/api/v1"
+        origin = "https://localhost" if self._tls else "http://127.0.0.1"
+        self.base_url = f"{origin}:{self.port}/api/v1"
         return self
 
     async def __aexit__(

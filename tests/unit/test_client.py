@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from aifaceswap import (
     APIResponseError,
     APITimeoutError,
     AsyncClient,
+    AsyncSwaps,
     BadRequestError,
+    Budget,
     Client,
     ConfigurationError,
     InvalidRequestError,
@@ -25,11 +29,13 @@ from aifaceswap import (
     Swap,
     WebhookEvent,
 )
-from aifaceswap.emulator import Emulator
+from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator.faults import Fault, Status
-from support.samples import URLS
+from support.samples import URLS, client_of
 from support.scripted import Received, ScriptedServer, answer
 from support.virtual_time import run_virtual
+
+NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
 
 
 def swap_of(server: ScriptedServer) -> Swap:
@@ -178,3 +184,99 @@ async def test_a_folder_that_cannot_be_written_to_is_refused(
     """Before anything is sent."""
     with pytest.raises(InvalidRequestError, match="must be in a folder that can be written to"):
         await client.swaps.download("tsk_1", unwritable / "r.jpg")
+
+
+class TenantSwaps(AsyncSwaps):
+    """Methods of a user's own."""
+
+
+class Tenant(AsyncClient):
+    """A client with an argument and an attribute of its own."""
+
+    def __init__(self, tenant: str, **options: Any) -> None:
+        super().__init__("key", **options)
+        self.tenant = tenant
+        self.swaps: TenantSwaps = TenantSwaps(self._resources)
+
+
+class BlockingTenant(Client):
+    """The same, blocking."""
+
+    def __init__(self, tenant: str, **options: Any) -> None:
+        super().__init__("key", **options)
+        self.tenant = tenant
+
+
+@pytest.mark.parametrize("cls", [Tenant, BlockingTenant])
+def test_a_derived_client_is_of_the_same_subclass(cls: type[Tenant | BlockingTenant]) -> None:
+    """With its attributes, and the class of its swaps; the parent keeps its options."""
+    client = cls("acme")
+    derived = client.with_options(timeout=5)
+
+    assert type(derived) is cls
+    assert derived.tenant == "acme"
+    assert type(derived.swaps) is type(client.swaps)
+    inner: Any = getattr(derived, "_client", derived)
+    parent: Any = getattr(client, "_client", client)
+    assert (inner._resources.options.timeout, parent._resources.options.timeout) == (5, 30)
+    assert inner.swaps._resources is inner._resources
+
+
+async def test_leaving_a_derived_client_closes_nothing_of_its_parent() -> None:
+    """Calls of the parent go on, over the same connection."""
+
+    async def later(request: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.5)
+        await answer()(request, writer)
+
+    async with ScriptedServer(later) as server, client_of(server) as client:
+        call = asyncio.create_task(client.swaps.get("tsk_1"))
+        while not server.requests:
+            await asyncio.sleep(0.01)
+        async with client.with_options(timeout=5) as derived:
+            pass
+        await derived.aclose()
+        assert (await call).id == "tsk_1"
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("cls", [AsyncClient, Client])
+def test_a_client_that_could_not_be_made_has_a_repr(cls: type) -> None:
+    """Debuggers and logs show objects at any moment."""
+    assert repr(object.__new__(cls)) == f"<{cls.__name__}: not initialized>"
+
+
+@pytest.mark.parametrize("call", ["me", "wait", "download", "request"])
+def test_outside_asyncio_the_error_says_what_to_use(call: str, tmp_path: Path) -> None:
+    """Under trio, or without any event loop; nothing is sent."""
+    client = AsyncClient("key")
+    calls: dict[str, Any] = {
+        "me": client.me,
+        "wait": lambda: client.swaps.wait("tsk_1"),
+        "download": lambda: client.swaps.download("tsk_1", tmp_path / "a.jpg"),
+        "request": lambda: client.request("GET", "/me"),
+    }
+    with pytest.raises(ConfigurationError, match=r"^AsyncClient must run in an asyncio event loop"):
+        calls[call]().send(None)
+
+
+def test_one_client_in_many_threads_with_a_loop_each() -> None:
+    """Every call has its own response, however often threads take turns."""
+    before = sys.getswitchinterval()
+    with Emulator(limits=NO_LIMITS, credits=10_000) as emulator:
+        client = AsyncClient(emulator.api_key, base_url=emulator.base_url, budget=Budget(10_000))
+
+        async def create(name: str) -> list[object]:
+            made = [client.swaps.create(**URLS, metadata={"name": name}) for _ in range(5)]
+            return [(swap.metadata or {})["name"] for swap in await asyncio.gather(*made)]
+
+        sys.setswitchinterval(1e-5)
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                names = [f"{number}" for number in range(20)]
+                created = list(pool.map(lambda name: asyncio.run(create(name)), names))
+        finally:
+            sys.setswitchinterval(before)
+        assert created == [[name] * 5 for name in names]
+        assert len(emulator.requests) == 100
+        assert len(client._resources.transport._sessions._kept) <= 20

@@ -175,7 +175,10 @@ def test_an_interrupted_start_leaves_nothing_behind() -> None:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-    assert not [one for one in threading.enumerate() if one.name == "aifaceswap"]
+    left = [one for one in threading.enumerate() if one.name == "aifaceswap"]
+    for one in left:
+        one.join(5)
+    assert not [one for one in left if one.is_alive()]
 
 
 def test_a_garbage_collection_in_the_loops_own_thread() -> None:
