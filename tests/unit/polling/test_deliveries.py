@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from contextlib import AsyncExitStack
 
+import attrs
 import pytest
 
-from aifaceswap import Swap
+from aifaceswap import AsyncClient, Swap, WebhookEvent
 from aifaceswap._polling.deliveries import DeliveryTracker
+from aifaceswap.emulator import Emulator, Limits
+from aifaceswap.webhooks import WebhookApp
+from support.hooks import serve_asgi
+from support.samples import KEY, URLS
+
+NO_LIMITS = Limits(per_minute=None, per_day=None, concurrent=None)
 
 
 def done(number: int) -> Swap:
@@ -74,3 +83,54 @@ def test_one_of_several_workers_hardly_ever_relies_on_them(workers: int) -> None
         finish(tracker, number, delivered=random_worker.randrange(workers) == 0)
         relied += tracker.are_reliable
     assert relied <= 10_000 * 2 / workers**8 + 20
+
+
+@attrs.frozen
+class AnyOf:
+    """One port for several workers: each delivery goes to one of them by chance."""
+
+    workers: list[AsyncClient]
+    random: random.Random
+
+    def deliver(self, event: WebhookEvent) -> None:
+        self.random.choice(self.workers).deliver(event)
+
+
+async def slowest_run(workers: int, seconds: float, webhook_url: str | None) -> float:
+    """What the slowest of many runs took, over workers that share one port."""
+    port = AnyOf([], random.Random(7))
+    async with AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(serve_asgi(WebhookApp(None, KEY, client=port)))
+        emulator = await stack.enter_async_context(
+            Emulator(
+                api_key=KEY,
+                duration=seconds,
+                spread=0.2,
+                limits=NO_LIMITS,
+                credits=1e6,
+                deliver_to=f"http://127.0.0.1:{receiver.port}",
+            )
+        )
+        for _ in range(workers):
+            client = AsyncClient(KEY, base_url=emulator.base_url, budget=None)
+            port.workers.append(await stack.enter_async_context(client))
+
+        async def run(client: AsyncClient, number: int) -> float:
+            clock = asyncio.get_running_loop().time
+            longest = 0.0
+            await asyncio.sleep(number * 0.7)
+            for _ in range(4):
+                began = clock()
+                await client.swaps.run(**URLS, webhook_url=webhook_url)
+                longest = max(longest, clock() - began)
+            return longest
+
+        runs = [run(client, number) for client in port.workers for number in range(3)]
+        return max(await asyncio.gather(*runs))
+
+
+@pytest.mark.parametrize("seconds", [3.0, 30.0])
+async def test_several_workers_take_no_longer_than_without_webhooks(seconds: float) -> None:
+    """Two seconds at most, although three of four deliveries go elsewhere."""
+    without = await slowest_run(4, seconds, None)
+    assert await slowest_run(4, seconds, "https://shop.example.com/hook") <= without + 2

@@ -50,7 +50,7 @@ class Service:
     """A service whose swaps finish at a time, with steps of its own for the list and for swaps."""
 
     done_at: float = float("inf")
-    pages: Callable[[int], Step | None] | None = None
+    pages: Callable[[int], Step | None] = attrs.field(default=lambda _: None)
     singles: dict[str, Step] = attrs.field(factory=dict[str, Step])
     ids: list[str] = attrs.field(factory=list[str])
     requests: Counter[str] = attrs.field(factory=Counter[str])
@@ -61,10 +61,10 @@ class Service:
         kind = "create" if request.method == "POST" else "list" if "?" in swap_id else "single"
         self.requests[kind] += 1
         if kind == "create":
-            step: Step | None = answer(201)
+            step = answer(201)
         elif kind == "list":
-            step = None if self.pages is None else self.pages(self.requests["list"])
-            step = step or answer(200, {"data": [self.swap(one) for one in self.ids]})
+            listed = answer(200, {"data": [self.swap(one) for one in self.ids]})
+            step = self.pages(self.requests["list"]) or listed
         else:
             step = self.singles.get(swap_id) or answer(200, self.swap(swap_id))
         await step(request, writer)
