@@ -152,16 +152,54 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Wheel and sdist in dist/, fit for upload: their contents, and the same bytes twice."""
-    session.install(*_group("release"))
+    """Wheel and sdist in dist/, in an environment that hashes lock; nothing is tested in it."""
+    session.install("--require-hashes", "--only-binary=:all:", "-r", ".github/locks/build.txt")
     shutil.rmtree("dist", ignore_errors=True)
     # With the backend installed above: a build that needs no network can be repeated.
     session.run("python", "-m", "build", "--no-isolation", env={"SOURCE_DATE_EPOCH": None})
+
+
+@nox.session
+def distributions(session: nox.Session) -> None:
+    """What is in dist/, fit for upload: its contents, and the same bytes from another build."""
+    session.install(*_group("release"))
+    # The backend's version is in the metadata: the second build needs the same one.
+    session.install("--require-hashes", "-r", ".github/locks/build.txt")
     built = sorted(map(str, Path("dist").resolve().iterdir()))
     session.run("twine", "check", "--strict", *built)
     session.install(f"{built[0]}[cli]")
     env = {"AIFACESWAP_DIST": str(Path("dist").resolve())}
     session.run("pytest", "tests/release", *session.posargs, env=env)
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """A CycloneDX bill of materials of the wheel in dist/ with its dependencies, in sbom/."""
+    session.install("--require-hashes", "--only-binary=:all:", "-r", ".github/locks/sbom.txt")
+    (wheel,) = Path("dist").resolve().glob("*.whl")
+    product = Path(session.create_tmp(), "product").resolve()
+    session.run("python", "-m", "venv", "--clear", str(product))
+    python = str(product / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli,otel]", external=True)
+    session.run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "pip", external=True)
+    Path("sbom").mkdir(exist_ok=True)
+    output = f"sbom/{wheel.name.split('-py3')[0]}.cdx.json"
+    session.run(
+        *("cyclonedx-py", "environment", "--pyproject", "pyproject.toml", "--mc-type", "library"),
+        *("--output-reproducible", "--output-file", output, str(product)),
+    )
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """New versions and hashes of what builds a release."""
+    session.install("uv")
+    for name in ("build", "sbom"):
+        session.run(
+            *("uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--no-header"),
+            *("--python-version", SUPPORTED[0], "--generate-hashes", f".github/locks/{name}.in"),
+            *("--output-file", f".github/locks/{name}.txt"),
+        )
 
 
 @nox.session
