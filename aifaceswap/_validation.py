@@ -189,6 +189,22 @@ def swap_id(value: object) -> str:
     return value
 
 
+def row_id(value: object) -> str | None:
+    """Check the caller's own name of a bulk row; an integer becomes text.
+
+    Raises:
+        InvalidRequestError: It is neither text nor an integer, or is empty.
+    """
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
+        fault = "must be text that is not empty, or an integer"
+        raise InvalidRequestError.for_field("row_id", value, fault)
+    return value
+
+
 def page_limit(value: object) -> int:
     """Check the size of a page."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_PAGE_SIZE:

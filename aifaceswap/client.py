@@ -604,6 +604,7 @@ class AsyncSwaps:
         on_progress: Callable[[BulkProgress], object] | None = None,
         skip_finished: bool = False,
         retry_failed: bool | Literal["all"] = False,
+        accept_new_key: bool = False,
         max_wait: float = 300.0,
         timeout: float | None = 900.0,
     ) -> AsyncBulk:
@@ -615,7 +616,9 @@ class AsyncSwaps:
 
         Args:
             requests: The rows: `SwapRequest` values or mappings of its fields, from any iterable
-                or async iterable. They are read as they are needed.
+                or async iterable. They are read as they are needed. With a journal a row is
+                recognised by its content; a mapping may have a ``row_id`` of your own instead,
+                e.g. because its URLs are signed and differ each time.
             journal: The file that records the run. A run with the same file resumes where the
                 last one stopped: no row is lost or charged twice. None: no record.
             download_to: The folder for the results; None: they are not downloaded.
@@ -626,6 +629,9 @@ class AsyncSwaps:
             skip_finished: Leave out rows that had their outcome in an earlier run.
             retry_failed: Retry rows that failed in an earlier run, as new swaps. Rows that would
                 fail again for their content are left out; ``"all"``: these, too.
+            accept_new_key: Resume a journal that was made with another API key. Rows that were
+                never sent continue with the new key. Rows in progress are not sent again: their
+                outcome is `UnresolvedRowError`, and a run with the old key can still finish them.
             max_wait: Maximum seconds, 0 or more, that requests to create swaps may be refused
                 without one that is accepted, or a swap that finishes. Beyond it the run stops.
                 The daily limit can take hours.
@@ -644,7 +650,9 @@ class AsyncSwaps:
         """
         # Imported here: only those who run bulk need SQLite.
         from aifaceswap.bulk import AsyncBulk, BulkSettings  # noqa: PLC0415
+        from aifaceswap.bulk._rows import check_requests  # noqa: PLC0415
 
+        check_requests(requests)
         _validation.positive_integer("concurrency", concurrency, InvalidRequestError)
         _validation.non_negative_number(
             "max_wait", max_wait, "a number of seconds", InvalidRequestError
@@ -658,6 +666,7 @@ class AsyncSwaps:
             on_progress=on_progress,
             skip_finished=skip_finished,
             retry_failed=retry_failed,
+            accept_new_key=accept_new_key,
             max_wait=max_wait,
             timeout=timeout,
         )

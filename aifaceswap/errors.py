@@ -26,6 +26,7 @@
     ├── SwapFailedError                    the swap finished without a result
     ├── WaitTimeoutError (TimeoutError)    the swap did not finish in time
     ├── BulkStoppedError                   a bulk run cannot continue; the journal has what is left
+    ├── UnresolvedRowError                 a bulk row may have been charged; it is not sent again
     ├── JournalError                       a bulk run's journal cannot be used
     └── WebhookVerificationError           a delivery that failed verification
 
@@ -430,8 +431,26 @@ class BulkStoppedError(AIFaceSwapError):
         self.rows_left = rows_left
 
 
+class UnresolvedRowError(AIFaceSwapError):
+    """A row of a bulk run may have been charged, and its swap cannot be determined.
+
+    The row was not sent again and stays open in the journal.
+
+    Args:
+        message: What is known of the row and what to do.
+        candidates: Ids of swaps that may be the row's.
+
+    Attributes:
+        candidates: Ids of swaps that may be the row's; empty if none is known.
+    """
+
+    def __init__(self, message: str = "", *, candidates: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.candidates = candidates
+
+
 class JournalError(AIFaceSwapError):
-    """A bulk run's journal cannot be used: it is in use, damaged, of another kind, or full.
+    """A bulk run's journal cannot be used: in use, damaged, incomplete, or of another key.
 
     Nothing in it was overwritten.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from html import escape
@@ -113,6 +114,10 @@ class Transport:
         self._sessions = Sessions()
         # The requests left according to the last response.
         self.rate_limit: RateLimit | None = None
+
+    def fingerprint(self, salt: bytes) -> bytes:
+        """What recognises this client's API key, and does not reveal it."""
+        return hmac.digest(salt, self._authorization.reveal().encode(), "sha256")
 
     async def send(
         self,

@@ -1,19 +1,21 @@
-"""The record of a bulk run: what was meant, what was sent, what became of it.
+"""The journal of a bulk run: what is to be sent, what was sent, and how it finished.
 
-A SQLite file in which a row's key and body stand before its POST, its swap's id after, and its
-outcome at the end. Whatever happens to the process, the next one resumes from there.
+A row's idempotency key and body are on the disk before its POST, its swap's id after it, and
+its outcome at the end. Whatever happens to the process, the next run continues from there.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 import attrs
@@ -21,31 +23,18 @@ from anyio import to_thread
 
 from aifaceswap import errors
 from aifaceswap._api import codec
+from aifaceswap.bulk import _journal_file
+from aifaceswap.bulk._journal_file import JournalFile, Owner, named
 from aifaceswap.errors import AIFaceSwapError, JournalError, SwapFailedError
 from aifaceswap.models import Swap
 
-VERSION = 1
-# "AFSJ": tells our files from any other SQLite database.
-_APPLICATION = 0x4146534A
+__all__ = ["FINISHED", "Journal", "JournalEntry", "JournalView", "Owner", "State"]
+
+T = TypeVar("T")
+A = TypeVarTuple("A")
+
 _CHUNK = 1000
 _ERROR_FIELDS = ("status", "code", "request_id", "retry_after", "attempts")
-
-_SCHEMA = f"""
-CREATE TABLE rows (
-    row INTEGER PRIMARY KEY,
-    state INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    body BLOB NOT NULL,
-    swap_id TEXT,
-    swap_json TEXT,
-    error_json TEXT,
-    path BLOB,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    seconds REAL NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {VERSION};
-"""
 
 
 class State(IntEnum):
@@ -61,22 +50,30 @@ class State(IntEnum):
 
 
 FINISHED = frozenset({State.DONE, State.FAILED})
+_STATES: dict[int, State] = {state.value: state for state in State}
 
 
 @attrs.frozen
 class JournalEntry:
-    """One row of the journal; its fields are the columns in their order."""
+    """One row of the journal; its fields are the columns in their order, `row` excepted."""
 
-    row: int
+    number: int  # its own in the journal; names its file
     state: State
-    key: str
+    key: str  # the idempotency key
     body: bytes
+    identity: bytes = b""
+    occurrence: int = 0  # among the rows of this identity, from 0
+    key_id: int = 0  # of the API key that it was sent with
+    sent_at: float | None = None  # epoch seconds of a POST that may have been carried out
     swap_id: str | None = None
     swap_json: str | None = None
     error_json: str | None = None
-    path: bytes | None = None
+    path: bytes | None = None  # as the system says it: a path need not be text
+    cost: float | None = None  # credits
+    earlier_cost: float = 0.0  # of this row's earlier swaps
     attempts: int = 0
     seconds: float = 0.0
+    row: int | None = attrs.field(default=None, kw_only=True)  # position in this run's input
 
     @property
     def swap(self) -> Swap | None:
@@ -112,31 +109,95 @@ class JournalEntry:
         try:
             yield
         except (ValueError, KeyError, AttributeError, TypeError) as fault:
-            raise JournalError(f"row {self.row} of the journal is damaged: {fault}") from None
+            text = f"row {self.number} of the journal is damaged: {fault}"
+            raise JournalError(text) from None
 
 
 def swap_json(swap: Swap) -> str:
-    """A swap as a record holds it."""
+    """A swap as an entry holds it."""
     return codec.dumps(swap).decode()
 
 
 def error_json(error: AIFaceSwapError) -> str:
-    """An error as a record holds it."""
+    """An error as an entry holds it."""
     fields = {name: getattr(error, name) for name in _ERROR_FIELDS if hasattr(error, name)}
     return codec.dumps({"type": type(error).__name__, "message": error.message, **fields}).decode()
 
 
-class Journal:
-    """A journal that this process alone has open. Writing is grouped and off the event loop.
-
-    Args:
-        connection: The open database.
-        path: Where it is, for messages.
-    """
+class JournalView:
+    """A journal's rows, read by a connection of its own; one thread at a time."""
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
         self._connection = connection
         self._path = path
+        # What a run has seen is counted on disk: a million rows take no memory.
+        self._execute(
+            "CREATE TEMP TABLE seen (identity BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID"
+        )
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: str | os.PathLike[str]) -> Generator[JournalView]:
+        """Open a journal without changing it, also while a run writes it."""
+        text = _checked(path)
+        with named(text), _journal_file.open_to_read(text) as connection:
+            yield cls(connection, text)
+
+    def counts(self) -> dict[State, int]:
+        """The number of rows in each state."""
+        rows = self._execute("SELECT state, count(*) FROM rows GROUP BY state")
+        try:
+            return {State(state): number for state, number in rows}
+        except ValueError as fault:
+            raise JournalError(f"{self._path} is damaged: {fault}") from None
+
+    def entries(self) -> Iterator[JournalEntry]:
+        """All rows in the order of their numbers."""
+        return self._in_chunks("SELECT * FROM rows WHERE number > ? ORDER BY number LIMIT ?")
+
+    def next_number(self) -> int:
+        """The number of the row that is written next."""
+        (number,) = self._execute("SELECT coalesce(max(number) + 1, 0) FROM rows")[0]
+        return int(number)
+
+    def see(self, identity: bytes) -> tuple[int, JournalEntry | None]:
+        """Count a row of the input; return which of its identity it is, and its entry."""
+        self._execute(
+            "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1", identity
+        )
+        (times,) = self._execute("SELECT times FROM seen WHERE identity = ?", identity)[0]
+        found = self._execute(
+            "SELECT * FROM rows WHERE identity = ? AND occurrence = ?", identity, times - 1
+        )
+        return times - 1, _entry(found[0]) if found else None
+
+    def unseen(self) -> Iterator[JournalEntry]:
+        """The rows that the input did not have, in the order of their numbers."""
+        return self._in_chunks(
+            "SELECT rows.* FROM rows LEFT JOIN seen USING (identity) "
+            "WHERE number > ? AND occurrence >= coalesce(times, 0) ORDER BY number LIMIT ?"
+        )
+
+    def _in_chunks(self, query: str) -> Iterator[JournalEntry]:
+        # No statement stays open meanwhile: it would keep the log from being emptied.
+        last = -1
+        while rows := self._execute(query, last, _CHUNK):
+            for row in rows:
+                yield _entry(row)
+            last = rows[-1][0]
+
+    def _execute(self, query: str, *values: object) -> list[Any]:
+        with named(self._path):
+            return self._connection.execute(query, values).fetchall()
+
+
+class Journal:
+    """A journal that this process alone writes. Writing is grouped and off the event loop."""
+
+    def __init__(self, file: JournalFile, key_id: int) -> None:
+        self.view: JournalView = JournalView(file.reader, file.path)
+        self.key_id: int = key_id
+        self._file = file
         self._lock = anyio.Lock()
         self._guard = threading.Lock()
         self._pending: list[tuple[Any, ...]] = []
@@ -144,30 +205,38 @@ class Journal:
         self._queued = 0
 
     @classmethod
-    async def open(cls, path: str | os.PathLike[str]) -> Journal:
-        """Open a journal, or begin one.
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        owner: Owner,
+        *,
+        accept_new_key: bool = False,
+        can_read: Callable[[str], Awaitable[bool]],
+    ) -> Journal:
+        """Open a journal, or create one.
 
         Args:
             path: The file.
+            owner: The service and the API key of this run.
+            accept_new_key: Whether to continue a journal of another API key.
+            can_read: Whether the key can read a swap; that proves whose a journal of version 1 is.
 
         Returns:
-            The journal; nobody else can open it until it is closed.
+            The journal; no other process can write it until it is closed.
 
         Raises:
-            JournalError: It is in use, damaged, no journal, or of another version.
+            JournalError: It is in use, damaged, incomplete, of another service, key or version,
+                or not a journal.
         """
-        return await to_thread.run_sync(cls._open, os.fspath(path))
-
-    @classmethod
-    def _open(cls, path: str) -> Journal:
-        with _named(path):
-            connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
-            try:
-                _prepare(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        return cls(connection, path)
+        text = _checked(path)
+        file = await _in_thread(text, _journal_file.open_file, text)
+        try:
+            key_id = await _own(file, owner, can_read, accept_new_key=accept_new_key)
+            return cls(file, key_id)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(file.close)
+            raise
 
     async def close(self) -> None:
         """Close it; another process may open it then."""
@@ -177,18 +246,18 @@ class Journal:
 
     def _close(self) -> None:
         with self._alone():
-            self._connection.close()
+            self._file.close()
 
-    async def write(self, record: JournalEntry) -> None:
+    async def write(self, entry: JournalEntry) -> None:
         """Write a row, and wait until it is on the disk.
 
         Args:
-            record: The row as it is now.
+            entry: The row as it is now.
 
         Raises:
             JournalError: It cannot be written, e.g. because the disk is full.
         """
-        self._pending.append(_columns(record))
+        self._pending.append(_columns(entry))
         self._queued += 1
         number = self._queued
         async with self._lock:
@@ -196,139 +265,109 @@ class Journal:
             if self._written < number:
                 await to_thread.run_sync(self._flush)
 
-    async def read(self, after: int) -> list[JournalEntry]:
-        """Read the next rows in order.
-
-        Args:
-            after: The number of the last row that was read; -1 at the beginning.
-
-        Returns:
-            A thousand rows at most; none at the end.
-
-        Raises:
-            JournalError: It is damaged.
-        """
-        return await to_thread.run_sync(self._read, after)
-
     async def unfinished_ids(self) -> set[str]:
-        """The ids of swaps that were created and have not ended.
-
-        Raises:
-            JournalError: It is damaged.
-        """
-        return await to_thread.run_sync(self._unfinished_ids)
+        """The ids of swaps that were created and have not finished."""
+        query = "SELECT swap_id FROM rows WHERE state = ?"
+        return {swap_id for (swap_id,) in await self._query(query, State.CREATED)}
 
     async def known_ids(self, ids: Sequence[str]) -> set[str]:
         """Those of these swap ids that the journal has."""
-        return await to_thread.run_sync(self._known_ids, ids)
+        query = "SELECT swap_id FROM rows WHERE swap_id IN (SELECT value FROM json_each(?))"
+        return {swap_id for (swap_id,) in await self._query(query, json.dumps(ids))}
 
     async def oldest_unanswered(self) -> float | None:
-        """The Unix time at which the oldest INTENDED row was first sent; None without one."""
-        # Until the entries carry `sent_at: float | None`, written with INTENDED.
-        return None
+        """The Unix time at which the oldest INTENDED row was sent; None without one."""
+        query = "SELECT min(sent_at) FROM rows WHERE state = ?"
+        ((oldest,),) = await self._query(query, State.INTENDED)
+        return None if oldest is None else float(oldest)
 
     async def costs(self) -> tuple[float, dict[str, float]]:
-        """The sum of `cost: float | None` over all entries, and the last cost of each type."""
-        # Until the entries carry it, written with CREATED.
-        return 0.0, {}
-
-    async def counts(self) -> dict[State, int]:
-        """How many rows have come how far.
-
-        Raises:
-            JournalError: It is damaged.
-        """
-        return await to_thread.run_sync(self._counts)
+        """The credits that all rows have cost, and the newest price of each type."""
+        ((total,),) = await self._query("SELECT total(cost) + total(earlier_cost) FROM rows")
+        # Of the columns beside max() SQLite returns those of the same row.
+        query = (
+            "SELECT json_extract(CAST(body AS TEXT), '$.type') AS type, cost, max(number) "
+            "FROM rows WHERE cost IS NOT NULL GROUP BY type"
+        )
+        return total, {kind: cost for kind, cost, _ in await self._query(query)}
 
     def _flush(self) -> None:
         with self._alone():
             number = len(self._pending)
-            # One transaction, which is rolled back where anything fails.
-            with self._connection:
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    self._pending[:number],
-                )
+            # One transaction, which is rolled back if anything fails.
+            with self._file.connection as connection:
+                connection.executemany(_WRITE, self._pending[:number])
             del self._pending[:number]
             self._written += number
 
     @contextmanager
     def _alone(self) -> Generator[None]:
-        """Use the connection; a thread continues to use it if its task was cancelled."""
-        with self._guard, _named(self._path):
+        """Use the connection; a thread continues with it after its task was cancelled."""
+        with self._guard, named(self._file.path):
             yield
 
-    def _read(self, after: int) -> list[JournalEntry]:
+    async def _query(self, query: str, *values: object) -> list[Any]:
+        return await to_thread.run_sync(self._fetch, query, values)
+
+    def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
         with self._alone():
-            rows = self._connection.execute(
-                "SELECT * FROM rows WHERE row > ? ORDER BY row LIMIT ?", (after, _CHUNK)
-            )
-            return [JournalEntry(*values) for values in rows]
-
-    def _unfinished_ids(self) -> set[str]:
-        with self._alone():
-            query = "SELECT swap_id FROM rows WHERE state = ?"
-            rows = self._connection.execute(query, (State.CREATED,))
-            return {swap_id for (swap_id,) in rows}
-
-    def _known_ids(self, ids: Sequence[str]) -> set[str]:
-        with self._alone():
-            known: set[str] = set()
-            for begin in range(0, len(ids), _CHUNK):
-                chunk = ids[begin : begin + _CHUNK]
-                places = ", ".join("?" * len(chunk))
-                query = f"SELECT swap_id FROM rows WHERE swap_id IN ({places})"  # noqa: S608
-                known.update(swap_id for (swap_id,) in self._connection.execute(query, chunk))
-            return known
-
-    def _counts(self) -> dict[State, int]:
-        with self._alone():
-            rows = self._connection.execute("SELECT state, count(*) FROM rows GROUP BY state")
-            try:
-                return {State(state): number for state, number in rows}
-            except ValueError as fault:
-                raise JournalError(f"{self._path} is damaged: {fault}") from None
+            return self._file.connection.execute(query, values).fetchall()
 
 
-_columns = attrgetter(*(field.name for field in attrs.fields(JournalEntry)))
+_COLUMNS = [field.name for field in attrs.fields(JournalEntry) if not field.kw_only]
+_columns = attrgetter(*_COLUMNS)
+_WRITE = (
+    f"INSERT INTO rows ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    "ON CONFLICT (number) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
+)
 
 
-def _prepare(connection: sqlite3.Connection, path: str) -> None:
-    # Held until the connection is closed, and let go by the system if the process dies.
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("BEGIN EXCLUSIVE")
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    connection.execute("COMMIT")
-    connection.execute("PRAGMA synchronous = FULL")
-    if tables == 0 and application == 0:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
-        return
-    if application != _APPLICATION:
-        raise JournalError(f"{path} is a database, but not the journal of a bulk run")
-    if version != VERSION:
-        text = f"{path} is a journal of version {version}; this package reads version {VERSION}"
-        raise JournalError(f"{text}: finish the run with the package that began it")
+def _entry(values: Any) -> JournalEntry:
+    number, state, *rest = values
+    if state not in _STATES:
+        raise JournalError(f"row {number} of the journal is damaged: state {state}")
+    return JournalEntry(number, _STATES[state], *rest)
 
 
-@contextmanager
-def _named(path: str) -> Generator[None]:
-    """Nothing of sqlite's own comes out, and every error names the file."""
-    try:
-        yield
-    except (sqlite3.Error, ValueError) as error:
-        raise JournalError(_fault(path, error)) from None
+async def _own(
+    file: JournalFile,
+    owner: Owner,
+    can_read: Callable[[str], Awaitable[bool]],
+    *,
+    accept_new_key: bool,
+) -> int:
+    """Check that a journal is the owner's; return the id of its key."""
+    if file.version != _journal_file.VERSION:
+        swap_id = await _in_thread(file.path, file.newest_swap_id)
+        is_proven = swap_id is not None and await can_read(swap_id)
+        if not is_proven and not accept_new_key:
+            raise JournalError(_unproven(file.path))
+        await _in_thread(file.path, partial(file.upgrade, is_proven=is_proven), owner)
+    claim = partial(file.claim, accept_new_key=accept_new_key)
+    return await _in_thread(file.path, claim, owner)
 
 
-def _fault(path: str, error: Exception) -> str:
-    # The lowest byte tells the kind of the error; not every one has a code.
-    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if kind == sqlite3.SQLITE_BUSY:
-        return f"{path} is in use by another run; wait for its end, or use another journal"
-    if kind == sqlite3.SQLITE_NOTADB:
-        return f"{path} is not a journal of a bulk run; use another file"
-    if kind == sqlite3.SQLITE_FULL:
-        return f"{path} cannot be written: the disk is full; make room and resume"
-    return f"{path} cannot be used as a journal: {error}"
+async def _in_thread(path: str, function: Callable[[Unpack[A]], T], *args: *A) -> T:
+    with named(path):
+        return await to_thread.run_sync(function, *args)
+
+
+def _checked(path: object) -> str:
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise JournalError(f"journal must be the path of a file; got {path!r}")
+    text: str = os.fsdecode(path)
+    if text in ("", ":memory:"):
+        text = f"journal must be the path of a file; got {text!r}, which would record nothing"
+        raise JournalError(text)
+    if os.path.isdir(text):
+        raise JournalError(f"journal must be the path of a file; {text} is a folder")
+    return text
+
+
+def _unproven(path: str) -> str:
+    return (
+        f"{path} is from an earlier version that did not record its API key, and no swap in it can "
+        "be read with this key. Use the key that it was made with, or pass accept_new_key=True "
+        "(--accept-new-key): rows that were sent are listed and not sent again"
+    )

@@ -11,6 +11,7 @@ import asyncio
 import math
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -27,7 +28,7 @@ from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._journal import Journal, JournalEntry, State, error_json, swap_json
 from aifaceswap.bulk._slots import Slot, Slots
 from aifaceswap.bulk._values import BulkSettings, Outcome, outcome_of
-from aifaceswap.bulk._verdicts import Verdict, may_have_created, verdict
+from aifaceswap.bulk._verdicts import Verdict, may_have_created, may_have_reached_the_api, verdict
 from aifaceswap.errors import (
     AIFaceSwapError,
     AuthenticationError,
@@ -40,7 +41,7 @@ from aifaceswap.models import Swap, SwapPage
 
 T = TypeVar("T")
 
-_READ = CallOptions(timeout=ATTEMPT_TIMEOUT, deadline=600.0, max_retries=8)
+READING = CallOptions(timeout=ATTEMPT_TIMEOUT, deadline=600.0, max_retries=8)
 _LIST = CallOptions(timeout=10.0, deadline=30.0, max_retries=1)
 # Seconds between two waits for a swap whose polls fail, and until that is the row's outcome.
 _POLL_PAUSE = 5.0
@@ -143,7 +144,7 @@ class RowWorker:
             OSError: The result cannot be saved.
         """
         row.swap = row.entry.swap
-        row.may_exist = row.entry.state == State.INTENDED
+        row.may_exist = row.entry.state == State.INTENDED and row.entry.sent_at is not None
         try:
             return await self._complete(row)
         except JournalError:
@@ -169,7 +170,7 @@ class RowWorker:
 
     async def read(self, call: Call[T]) -> T:
         """Send a call that only reads, and wait for the service's limits."""
-        return await self._within_limits(lambda: self._transport.send(call, _READ, read_result))
+        return await self._within_limits(lambda: self._transport.send(call, READING, read_result))
 
     async def wait(self, swap: Swap | str) -> Swap:
         """Wait until a swap has finished."""
@@ -188,12 +189,12 @@ class RowWorker:
     # --- the swap ---
 
     async def _create(self, row: Row) -> None:
-        if row.entry.state == State.NEW:
-            row.update(state=State.INTENDED)
-            await self._write(row.entry)
         while row.entry.swap_id is None:
             async with self._breaker.turn():
                 began = self._clock()
+                if row.entry.sent_at is None:
+                    row.update(state=State.INTENDED, sent_at=time.time())
+                    await self._write(row.entry)
                 with _posting(row):
                     error = await self._post(row)
             if error is not None:
@@ -210,6 +211,10 @@ class RowWorker:
         except AIFaceSwapError as error:
             row.may_exist = may_exist or may_have_created(error)
             row.update(attempts=row.entry.attempts + getattr(error, "attempts", 0))
+            if not (may_exist or may_have_reached_the_api(error)):
+                # It belongs to no key and no service yet: either can be corrected.
+                row.update(sent_at=None)
+                await self._write(row.entry)
             return error
         self._breaker.accepted()
         if row.slot is not None:
@@ -219,6 +224,7 @@ class RowWorker:
         row.update(
             state=State.CREATED,
             swap_id=swap.id,
+            cost=swap.credit_cost,
             swap_json=swap_json(swap),
             attempts=row.entry.attempts + response.attempts,
         )
@@ -309,10 +315,10 @@ class RowWorker:
             return row.swap
 
         swap = row.swap or await get(row.entry.swap_id or "")
-        stem = folder / _file_stem(row.entry.row, swap.id)
+        stem = folder / _file_stem(row.entry.number, swap.id)
         async with self._downloads:
             path = await save_result(
-                self._transport, swap, stem, _READ, get, max_bytes=MAX_DOWNLOAD, add_suffix=True
+                self._transport, swap, stem, READING, get, max_bytes=MAX_DOWNLOAD, add_suffix=True
             )
         row.update(path=os.fsencode(path))
 

@@ -1,129 +1,231 @@
-"""What a bulk run reads: its input, and what the journal already knows of it."""
+"""What a bulk run reads: its input, and what the journal already has of it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
-from typing import Any, Literal
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from typing import Any, Literal, cast
 
 import attrs
 
+from aifaceswap import _validation
 from aifaceswap._api.requests import new_idempotency_key, swap_body
-from aifaceswap.bulk._journal import Journal, JournalEntry, State
+from aifaceswap.bulk._identity import content_identity, named_identity
+from aifaceswap.bulk._journal import FINISHED, JournalEntry, JournalView, State
 from aifaceswap.bulk._verdicts import is_about_content
-from aifaceswap.errors import InvalidRequestError, JournalError
+from aifaceswap.errors import AIFaceSwapError, InvalidRequestError, UnresolvedRowError, short_repr
 from aifaceswap.models import SwapRequest
 
 Requests = (
     Iterable[SwapRequest | Mapping[str, Any]] | AsyncIterable[SwapRequest | Mapping[str, Any]]
 )
 
-
-_STATES = frozenset(State)
+# Reading finished rows waits for nothing: others get their turn after so many.
+_ROWS_AT_ONCE = 50
+_FRAMES = {
+    "pandas": 'frame.to_dict("records")',
+    "polars": "frame.to_dicts()",
+    "pyarrow": "table.to_pylist()",
+}
 
 
 @attrs.frozen
-class InvalidRow:
-    """A row that cannot be sent.
+class RejectedRow:
+    """A row that is not sent.
 
     Attributes:
-        row: Its number, from 0.
-        error: What is wrong with it.
+        row: Its position in the input, from 0; None if it is in the journal alone.
+        error: Why not.
+        entry: What the journal has of it, if it has anything.
     """
 
-    row: int
-    error: InvalidRequestError
+    row: int | None
+    error: AIFaceSwapError
+    entry: JournalEntry | None = None
+
+
+def check_requests(requests: object) -> None:
+    """Reject what cannot be the rows of a run.
+
+    Raises:
+        InvalidRequestError: It is a data frame, a single row, or nothing to iterate over.
+    """
+    package = type(requests).__module__.partition(".")[0]
+    if package in _FRAMES or (hasattr(requests, "to_dict") and hasattr(requests, "columns")):
+        line = _FRAMES.get(package, _FRAMES["pandas"])
+        text = f"requests must be an iterable of rows, not a {type(requests).__name__}: pass {line}"
+        raise InvalidRequestError(text, field="requests")
+    if isinstance(requests, SwapRequest | Mapping):
+        text = f"requests must be an iterable of rows, not one row: pass [{short_repr(requests)}]"
+        raise InvalidRequestError(text, field="requests")
+    is_text = isinstance(requests, str | bytes)
+    if is_text or not isinstance(requests, Iterable | AsyncIterable):
+        fault = "must be an iterable of SwapRequest values or mappings"
+        raise InvalidRequestError.for_field("requests", requests, fault)
 
 
 @attrs.frozen(kw_only=True)
 class Rows:
-    """The rows of a run, each as it stands: from the journal where it is there, else new.
+    """The rows of a run, each as it stands: from the journal if it is there, else new.
 
     Attributes:
         requests: The input, read as it is needed.
-        journal: The journal, if there is one.
-        retry_failed: Whether rows that failed are done again; ``"all"``: also those that would
+        journal: The rows of the journal, if there is one.
+        key_id: The journal's id of the API key; None if no key is given.
+        retry_failed: Whether rows that failed are sent again; ``"all"``: those, too, that would
             fail again for their content.
         with_pictures: Whether a row without its picture is not done yet.
     """
 
     requests: Requests
-    journal: Journal | None
+    journal: JournalView | None
+    key_id: int | None = None
     retry_failed: bool | Literal["all"]
     with_pictures: bool
 
-    async def read(self) -> AsyncGenerator[JournalEntry | InvalidRow]:
-        """Each row in order, then those that are in the journal alone.
+    async def read(self) -> AsyncGenerator[JournalEntry | RejectedRow]:
+        """Each row of the input in order, then those that are in the journal alone.
 
         Yields:
-            The row, or what is wrong with it.
+            The row, or why it is not sent.
 
         Raises:
-            JournalError: The journal is damaged, or of another input.
+            JournalError: The journal is damaged.
         """
-        journaled = self._journaled()
-        known = await anext(journaled, None)
-        number = -1
+        row = -1
+        next_number = 0 if self.journal is None else self.journal.next_number()
         async for request in _each(self.requests):
-            number += 1
+            row += 1
+            if row % _ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
-                body = swap_body(_as_request(request))
+                entry = self._entry(row, *_read_row(row, request), max(row, next_number))
             except InvalidRequestError as error:
-                if known is not None and known.row == number:
-                    raise _changed(number) from error
-                yield InvalidRow(number, error)
+                yield RejectedRow(row, error)
                 continue
-            if known is None or known.row != number:
-                yield JournalEntry(
-                    row=number, state=State.NEW, key=new_idempotency_key(), body=body
-                )
-                continue
-            yield self._resumed(known, body)
-            known = await anext(journaled, None)
-        # The input may end early; what is journaled may be paid and is not left behind.
-        while known is not None:
-            yield self._resumed(known, known.body)
-            known = await anext(journaled, None)
+            next_number = max(next_number, entry.number + 1)
+            yield self._resumed(entry)
+        # What is in the journal alone may be charged, and is not left behind.
+        for number, entry in enumerate(self._unseen()):
+            if number % _ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            yield self._resumed(entry)
 
-    async def _journaled(self) -> AsyncGenerator[JournalEntry]:
-        after = -1
-        while self.journal is not None and (entries := await self.journal.read(after)):
-            for entry in entries:
-                yield entry
-            after = entries[-1].row
+    def _entry(
+        self, row: int, request: SwapRequest, row_id: str | None, number: int
+    ) -> JournalEntry:
+        """The row's entry in the journal, or a new one."""
+        body = swap_body(request)
+        identity, occurrence = b"", 0
+        if self.journal is not None:
+            identity = content_identity(body) if row_id is None else named_identity(row_id)
+            occurrence, entry = self.journal.see(identity)
+            if occurrence and row_id is not None:
+                reason = "must be a row's own, and an earlier row has the same"
+                raise InvalidRequestError.for_field("row_id", row_id, reason)
+            if entry is not None:
+                return attrs.evolve(entry, row=row)
+        return JournalEntry(
+            number=number,
+            state=State.NEW,
+            key=new_idempotency_key(),
+            body=body,
+            identity=identity,
+            occurrence=occurrence,
+            key_id=self.key_id or 0,
+            row=row,
+        )
+
+    def _unseen(self) -> Iterator[JournalEntry]:
+        return iter(()) if self.journal is None else self.journal.unseen()
+
+    def _resumed(self, entry: JournalEntry) -> JournalEntry | RejectedRow:
+        if entry.state == State.NO_CREDITS or self._is_retried(entry):
+            return self._renewed(entry)
+        if entry.state == State.DONE and self.with_pictures and entry.path is None:
+            return attrs.evolve(entry, state=State.AWAITING_DOWNLOAD)
+        if entry.state in FINISHED or self.key_id in (None, entry.key_id):
+            return entry
+        if entry.sent_at is None:
+            return attrs.evolve(entry, key_id=self.key_id)
+        if entry.state == State.AWAITING_DOWNLOAD:
+            return entry
+        return RejectedRow(entry.row, _other_key(entry), entry)
 
     def _is_retried(self, entry: JournalEntry) -> bool:
         if entry.state != State.FAILED or not self.retry_failed:
             return False
         return self.retry_failed == "all" or not is_about_content(entry.error)
 
-    def _resumed(self, entry: JournalEntry, body: bytes) -> JournalEntry:
-        if entry.body != body:
-            raise _changed(entry.row)
-        if entry.state not in _STATES:
-            raise JournalError(f"row {entry.row} of the journal is damaged: state {entry.state}")
-        if entry.state == State.NO_CREDITS or self._is_retried(entry):
-            key = new_idempotency_key()
-            return JournalEntry(row=entry.row, state=State.NEW, key=key, body=body)
-        if entry.state == State.DONE and self.with_pictures and entry.path is None:
-            return attrs.evolve(entry, state=State.AWAITING_DOWNLOAD)
-        return entry
+    def _renewed(self, entry: JournalEntry) -> JournalEntry:
+        """A row that failed, to be sent again; as it was if the input does not have it."""
+        if entry.row is None:
+            return attrs.evolve(entry, state=State.FAILED)
+        return attrs.evolve(
+            entry,
+            state=State.NEW,
+            key=new_idempotency_key(),
+            key_id=self.key_id or 0,
+            sent_at=None,
+            swap_id=None,
+            swap_json=None,
+            error_json=None,
+            path=None,
+            cost=None,
+            earlier_cost=entry.earlier_cost + (entry.cost or 0.0),
+            attempts=0,
+            seconds=0.0,
+        )
 
 
-def _changed(row: int) -> JournalError:
-    return JournalError(
-        f"row {row} is another one in the journal: use the input that the run started with, "
-        "or use a new journal"
+def _other_key(entry: JournalEntry) -> UnresolvedRowError:
+    swap = "" if entry.swap_id is None else f" (swap {entry.swap_id})"
+    error = UnresolvedRowError(
+        f"sent with another API key and not finished{swap}; not sent again. "
+        "Run the journal with that key to finish it",
+        candidates=() if entry.swap_id is None else (entry.swap_id,),
     )
+    error.idempotency_key = entry.key
+    return error
 
 
-def _as_request(request: object) -> SwapRequest:
+def _read_row(row: int, request: object) -> tuple[SwapRequest, str | None]:
+    """The request of a row, and the caller's own name for it if it has one."""
     if isinstance(request, SwapRequest):
-        return request
+        return request, None
+    if not isinstance(request, Mapping):
+        reason = "must be a SwapRequest or a mapping of its fields"
+        raise InvalidRequestError.for_field(f"row {row}", request, reason)
+    fields = dict(cast("Mapping[str, Any]", request))
     try:
-        return SwapRequest(**request)  # type: ignore[arg-type]
+        row_id = _validation.row_id(fields.pop("row_id", None))
+        return SwapRequest(**fields), row_id
     except TypeError as error:
-        reason = f"must yield SwapRequest values or mappings of its fields ({error})"
-        raise InvalidRequestError.for_field("requests", request, reason) from None
+        fault = str(error).removeprefix("SwapRequest.__init__() ")
+        raise InvalidRequestError(f"row {row}: {fault}") from None
+    except InvalidRequestError:
+        for column, value in fields.items():
+            _check_value(row, str(column), value)
+        raise
+
+
+def _check_value(row: int, column: str, value: object) -> None:
+    """Reject what data frames put into rows: missing values and numpy's scalars."""
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    if kind.__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value):  # noqa: PLR0124
+        fault = "is a missing value; leave the column out of this row or use None"
+    elif package == "numpy" and not isinstance(value, str | float):
+        fault = f"is a {package}.{kind.__name__}; use Python's own type, e.g. with .item()"
+    elif isinstance(value, Mapping):
+        for name, item in cast("Mapping[object, object]", value).items():
+            _check_value(row, f"{column}.{name}", item)
+        return
+    else:
+        return
+    raise InvalidRequestError(
+        f"row {row}, column {column}: {short_repr(value)} {fault}", field=column, value=value
+    )
 
 
 async def _each(requests: Requests) -> AsyncGenerator[object]:

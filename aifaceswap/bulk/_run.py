@@ -7,6 +7,7 @@ service counts. What is journaled before it is sent is never lost and never char
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sized
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,22 +16,31 @@ from typing import Self
 
 import anyio
 
+from aifaceswap._api.requests import get_swap
+from aifaceswap._api.responses import read_response
 from aifaceswap._http.transport import Transport
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
-from aifaceswap.bulk._journal import FINISHED, Journal, JournalEntry, State
-from aifaceswap.bulk._row import Row, RowWorker
-from aifaceswap.bulk._rows import InvalidRow, Requests, Rows
+from aifaceswap.bulk._journal import FINISHED, Journal, JournalEntry, Owner, State
+from aifaceswap.bulk._row import READING, Row, RowWorker
+from aifaceswap.bulk._rows import RejectedRow, Requests, Rows
 from aifaceswap.bulk._slots import Slot, Slots
 from aifaceswap.bulk._values import BulkProgress, BulkSettings, Outcome, outcome_of
-from aifaceswap.errors import AIFaceSwapError, BulkStoppedError, JournalError
+from aifaceswap.errors import (
+    AIFaceSwapError,
+    APIStatusError,
+    BulkStoppedError,
+    InvalidRequestError,
+    JournalError,
+)
 from aifaceswap.models import Swap
 
 # Rows that have finished and wait for their download or for the consumer.
 _WAITING_ROWS = 64
 # Seconds that POSTs in flight have to finish when the block is left.
 _LAST_POSTS = 10.0
+_NOT_READABLE = frozenset({403, 404, 410})  # what a key gets for the swaps of another key
 
 
 class _End:
@@ -71,7 +81,7 @@ class AsyncBulk:
         if settings.download_to is not None:
             settings.download_to.mkdir(parents=True, exist_ok=True)
         if settings.journal is not None:
-            self._journal = await Journal.open(settings.journal)
+            self._journal = await self._open(settings.journal)
         self._clock = asyncio.get_running_loop().time
         self._slots = Slots(settings.concurrency, MAX_UNFINISHED_SWAPS)
         self._breaker = CircuitBreaker(settings.max_wait, self._report)
@@ -90,6 +100,22 @@ class AsyncBulk:
         self._feeding = asyncio.ensure_future(self._feed())
         self._ending = asyncio.ensure_future(self._end())
         return self
+
+    async def _open(self, path: str | os.PathLike[str]) -> Journal:
+        owner = Owner(self._transport.base_url, self._transport.fingerprint)
+        accept = self._settings.accept_new_key
+        return await Journal.open(path, owner, accept_new_key=accept, can_read=self._can_read)
+
+    async def _can_read(self, swap_id: str) -> bool:
+        try:
+            await self._transport.send(get_swap(swap_id), READING, read_response)
+        except InvalidRequestError:
+            return False
+        except APIStatusError as error:
+            if error.status not in _NOT_READABLE:
+                raise
+            return False
+        return True
 
     async def __aexit__(
         self,
@@ -190,15 +216,16 @@ class AsyncBulk:
         settings = self._settings
         rows = Rows(
             requests=self._requests,
-            journal=self._journal,
+            journal=None if self._journal is None else self._journal.view,
+            key_id=None if self._journal is None else self._journal.key_id,
             retry_failed=settings.retry_failed,
             with_pictures=settings.download_to is not None,
         )
         async for entry in rows.read():
             self._count("read")
-            if isinstance(entry, InvalidRow):
+            if isinstance(entry, RejectedRow):
                 await self._rows_begun.acquire()
-                self._put(Outcome(row=entry.row, error=entry.error))
+                self._put(_rejected(entry))
             elif entry.state in FINISHED:
                 await self._repeat(entry)
             else:
@@ -323,3 +350,9 @@ def _age(swap: Swap) -> float:
     if swap.created_at is None:
         return 0.0
     return max(0.0, (datetime.now(UTC) - swap.created_at).total_seconds())
+
+
+def _rejected(rejected: RejectedRow) -> Outcome:
+    if rejected.entry is None:
+        return Outcome(row=rejected.row, error=rejected.error)
+    return outcome_of(rejected.entry, error=rejected.error)

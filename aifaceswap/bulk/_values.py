@@ -20,7 +20,7 @@ class Outcome:
     """The result of one row.
 
     Attributes:
-        row: The row's number in the input, from 0.
+        row: The row's position in this run's input, from 0; None if only the journal has it.
         idempotency_key: The key that it was sent with; None if it was never sent.
         swap: The swap as it was last seen; None if there is none.
         error: Why the row has no result; None if it has one.
@@ -29,7 +29,7 @@ class Outcome:
         seconds: From its submission to its end.
     """
 
-    row: int
+    row: int | None
     idempotency_key: str | None = None
     swap: Swap | None = None
     error: AIFaceSwapError | None = None
@@ -93,5 +93,6 @@ class BulkSettings:
     on_progress: Callable[[BulkProgress], object] | None = None
     skip_finished: bool = False
     retry_failed: bool | Literal["all"] = False
+    accept_new_key: bool = False
     max_wait: float = 300.0
     timeout: float | None = 900.0

@@ -6,7 +6,7 @@ earlier attempt may have created the swap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
 from typing import cast
 
@@ -87,14 +87,12 @@ def _is_for_all(error: APIStatusError) -> bool:
 
 def may_have_created(error: AIFaceSwapError) -> bool:
     """Whether a swap may exist although the call ended with this error."""
-    if isinstance(error, APIConnectionError):
-        return error.sent
-    if isinstance(error, APIStatusError) and error.attempts == 0:
-        return False  # the client's own rate limiter: nothing was sent
-    attempts = list(_attempts(error))
-    # Of an attempt that is not chained nothing is known.
-    is_told = getattr(error, "attempts", 1) <= len(attempts)
-    return not is_told or any(map(_leaves_open, attempts))
+    return _any_attempt(error, _leaves_open)
+
+
+def may_have_reached_the_api(error: AIFaceSwapError) -> bool:
+    """Whether a service may have taken the request; not if its address was wrong."""
+    return _any_attempt(error, _leaves_open_here)
 
 
 def is_about_content(error: AIFaceSwapError | None) -> bool:
@@ -107,6 +105,17 @@ def is_about_content(error: AIFaceSwapError | None) -> bool:
     return isinstance(error, APIStatusError) and error.code in _FOR_CONTENT
 
 
+def _any_attempt(error: AIFaceSwapError, leaves_open: Callable[[BaseException], bool]) -> bool:
+    if isinstance(error, APIConnectionError):
+        return error.sent
+    if isinstance(error, APIStatusError) and error.attempts == 0:
+        return False  # the client's own rate limiter: nothing was sent
+    attempts = list(_attempts(error))
+    # Of an attempt that is not chained nothing is known.
+    is_told = getattr(error, "attempts", 1) <= len(attempts)
+    return not is_told or any(map(leaves_open, attempts))
+
+
 def _leaves_open(error: BaseException) -> bool:
     """Whether this attempt alone may have created a swap."""
     if isinstance(error, APIConnectionError):
@@ -115,6 +124,10 @@ def _leaves_open(error: BaseException) -> bool:
         has_proof = error.code in DOCUMENTED_CODES and error.status in (*range(400, 500), 503)
         return not has_proof
     return True
+
+
+def _leaves_open_here(error: BaseException) -> bool:
+    return _leaves_open(error) and getattr(error, "status", None) not in _WRONG_ADDRESS
 
 
 def _attempts(error: AIFaceSwapError) -> Iterator[BaseException]:

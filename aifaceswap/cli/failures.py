@@ -39,6 +39,7 @@ from aifaceswap.errors import (
     ServiceUnavailableError,
     SourceUnreachableError,
     SwapFailedError,
+    UnresolvedRowError,
     UnsupportedMediaTypeError,
     WaitTimeoutError,
 )
@@ -132,6 +133,9 @@ ADVICE: dict[type[BaseException], Advice] = {
     WaitTimeoutError: Advice(TIMEOUT, "The swap is still running. {again}"),
     # If its cause is known, the row of the cause applies.
     BulkStoppedError: Advice(ERROR, "Fix the problem above. {again}"),
+    UnresolvedRowError: Advice(
+        FAILED, "Run the journal with the API key that the row was sent with."
+    ),
     JournalError: Advice(
         ERROR, "The journal was not changed. Fix the problem above, or use another journal file."
     ),

@@ -12,9 +12,9 @@ import textwrap
 import threading
 from pathlib import Path
 
-from aifaceswap.bulk import _journal
-from aifaceswap.bulk._journal import Journal, State
+from aifaceswap.bulk._journal import State
 from aifaceswap.emulator import Emulator, Limits
+from support.journals import entries
 
 KILLS = int(os.environ.get("AIFACESWAP_KILLS", "8"))
 ROWS = 40
@@ -141,16 +141,8 @@ def test_no_crash_loses_or_doubles_a_swap(tmp_path: Path) -> None:
 
 def check(folder: Path) -> None:
     """Every row is done in the journal, and its picture is whole."""
-
-    async def read() -> list[_journal.JournalEntry]:
-        journal = await Journal.open(folder / "run.sqlite")
-        try:
-            return await journal.read(-1)
-        finally:
-            await journal.close()
-
-    records = asyncio.run(read())
-    assert [record.row for record in records] == list(range(ROWS))
+    records = entries(folder / "run.sqlite")
+    assert [record.number for record in records] == list(range(ROWS))
     assert {record.state for record in records} == {State.DONE}
     assert len({record.swap_id for record in records}) == ROWS
     for record in records:

@@ -38,6 +38,7 @@ from aifaceswap.errors import (
     ServiceUnavailableError,
     SourceUnreachableError,
     SwapFailedError,
+    UnresolvedRowError,
     UnsupportedMediaTypeError,
     WaitTimeoutError,
     WebhookVerificationError,
@@ -88,6 +89,7 @@ EXAMPLES: list[AIFaceSwapError] = [
     SwapFailedError("no face", swap=SWAP, idempotency_key="k-1"),
     WaitTimeoutError("still queued", swap_id="tsk_1", swap=SWAP, idempotency_key="k-1"),
     BulkStoppedError("no credits", rows_left=7),
+    UnresolvedRowError("sent long ago", candidates=("tsk_1", "tsk_2")),
     JournalError("in use"),
     WebhookVerificationError("old", reason=WebhookVerificationReason.TIMESTAMP_OUTSIDE_TOLERANCE),
 ]

@@ -87,6 +87,11 @@ def bulk() -> None:
     help="Retry rows that failed in an earlier run (creates new swaps).",
 )
 @click.option(
+    "--accept-new-key",
+    is_flag=True,
+    help="Resume a journal of another API key; rows in progress are listed, not sent again.",
+)
+@click.option(
     "--concurrency",
     type=Integer(1, 100),
     default=MAX_UNFINISHED_SWAPS,
@@ -116,7 +121,7 @@ def run(
     Columns of a CSV file, or fields of JSON objects, one object a line:
       source_url, target_url (required)
       type, target_face_index, enable_face_enhancer, webhook_url,
-      metadata (a JSON object)
+      metadata (a JSON object), row_id (your own name of the row)
     Empty cells are ignored.
 
     Ctrl-C finishes the swaps in progress; a second Ctrl-C stops at once. Run the same command

@@ -26,8 +26,10 @@ from aifaceswap.cli.failures import format_duration
 _SHOWN_FAILURES = 10
 
 
-def row_label(row: int, line: int | None) -> str:
+def row_label(row: int | None, line: int | None) -> str:
     """The name of a row in messages: its number from 0, and its line from 1 if known."""
+    if row is None:
+        return "a row that is no longer in the input"
     return f"row {row}" if line is None else f"row {row} (line {line})"
 
 

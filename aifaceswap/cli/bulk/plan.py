@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
 
 import attrs
 
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS, REQUESTS_PER_DAY, REQUESTS_PER_WINDOW
-from aifaceswap.bulk._journal import Journal, State
+from aifaceswap.bulk._journal import JournalEntry, JournalView, State
+from aifaceswap.bulk._rows import RejectedRow, Rows
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.bulk.display import row_label
-from aifaceswap.cli.bulk.rows import open_rows
+from aifaceswap.cli.bulk.rows import Row, open_rows
 from aifaceswap.cli.bulk.run import BulkArguments
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import format_duration
 from aifaceswap.cli.rendering import note
 from aifaceswap.errors import InvalidRequestError
+from aifaceswap.models import SwapRequest
 
 _DAY = 86_400
 
@@ -57,38 +61,89 @@ class Plan:
 
 def dry_run(context: CommandContext, arguments: BulkArguments, job: float) -> None:
     """Check all rows, fetch the credits, and show what the run will take."""
-    rows = _check(arguments)
-    runtime.run_job(lambda: _show_plan(context, arguments, rows, job))
+    runtime.run_job(lambda: _show_plan(context, arguments, job))
 
 
-def _check(arguments: BulkArguments) -> int:
-    number = wrong = 0
-    with open_rows(arguments.rows) as rows:
-        for row in rows:
-            number += 1
-            if row.error is not None:
-                wrong += 1
-                note(rendering.printable(f"{row_label(row.number, row.line)}: {row.error.message}"))
-    if wrong:
-        raise InvalidRequestError(f"{wrong:,} of {number:,} rows are invalid")
-    return number
+@attrs.define
+class _Counts:
+    """The rows of the input and of the journal, by what the run will do with them."""
+
+    new: int = 0
+    done: int = 0
+    failed: int = 0
+    open: int = 0
+    gone: int = 0  # in the journal alone, whatever their state
+    invalid: int = 0
+
+    def add(self, row: JournalEntry | RejectedRow) -> None:
+        if isinstance(row, RejectedRow):
+            self.invalid += 1
+        elif row.row is None:
+            self.gone += 1
+        elif row.state == State.NEW:
+            self.new += 1
+        elif row.state == State.DONE:
+            self.done += 1
+        elif row.state == State.FAILED:
+            self.failed += 1
+        else:
+            self.open += 1
+
+    @property
+    def total(self) -> int:
+        return self.new + self.done + self.failed + self.open + self.invalid
+
+    def left(self, arguments: BulkArguments) -> int:
+        return self.new + self.open + (self.failed if arguments.retry_failed else 0)
 
 
-async def _show_plan(
-    context: CommandContext, arguments: BulkArguments, rows: int, job: float
-) -> None:
-    ended = await _count_ended(context, arguments)
-    plan = Plan.estimate(max(0, rows - ended), job=job, concurrency=arguments.concurrency)
+async def _count(context: CommandContext, arguments: BulkArguments) -> _Counts:
+    has_journal = arguments.journal is not None or arguments.rows is not None
+    path = arguments.find_journal(context) if has_journal else None
+    counts = _Counts()
+    with ExitStack() as opened:
+        journal = None
+        if path is not None and path.exists():
+            journal = opened.enter_context(JournalView.open(path))
+        requests = _requests(opened.enter_context(open_rows(arguments.rows)))
+        rows = Rows(
+            requests=requests,
+            journal=journal,
+            retry_failed=False,
+            with_pictures=arguments.output is not None,
+        )
+        async for row in rows.read():
+            counts.add(row)
+    if counts.invalid:
+        raise InvalidRequestError(f"{counts.invalid:,} of {counts.total:,} rows are invalid")
+    return counts
+
+
+def _requests(rows: Iterator[Row]) -> Iterator[SwapRequest | Mapping[str, Any]]:
+    for row in rows:
+        if row.error is not None:
+            note(rendering.printable(f"{row_label(row.number, row.line)}: {row.error.message}"))
+        yield row.item
+
+
+async def _show_plan(context: CommandContext, arguments: BulkArguments, job: float) -> None:
+    counts = await _count(context, arguments)
+    plan = Plan.estimate(counts.left(arguments), job=job, concurrency=arguments.concurrency)
     async with runtime.connect(context) as client:
         have = (await client.me()).credits.total
     if context.shows_table:
-        rendering.show_fields(_fields(plan, rows, have, job))
+        rendering.show_fields(_fields(plan, counts, have, job))
         note(f"Nothing was created. Next: {context.retyped()}".replace(" --dry-run", ""))
         return
     rendering.write_json(
         {
-            "rows": rows,
+            "rows": counts.total,
             "rows_left": plan.rows,
+            "rows_new": counts.new,
+            "rows_open": counts.open,
+            "rows_done": counts.done,
+            "rows_failed": counts.failed,
+            "rows_gone": counts.gone,
             "seconds": round(plan.seconds),
             "credits_needed": plan.rows,
             "credits": have,
@@ -101,24 +156,13 @@ async def _show_plan(
     )
 
 
-async def _count_ended(context: CommandContext, arguments: BulkArguments) -> int:
-    """How many rows an earlier run has finished."""
-    given = arguments.journal is not None or arguments.rows is not None
-    path = arguments.find_journal(context) if given else None
-    if path is None or not path.exists():
-        return 0
-    journal = await Journal.open(path)
-    try:
-        counts = await journal.counts()
-    finally:
-        await journal.close()
-    failed = 0 if arguments.retry_failed else counts.get(State.FAILED, 0)
-    return counts.get(State.DONE, 0) + failed
-
-
-def _fields(plan: Plan, rows: int, have: float, job: float) -> Iterator[tuple[str, str]]:
-    left = "" if plan.rows == rows else f", {plan.rows:,} left"
-    yield "Rows", f"{rows:,}, all valid{left}"
+def _fields(plan: Plan, counts: _Counts, have: float, job: float) -> Iterator[tuple[str, str]]:
+    yield "Rows", f"{counts.total:,}, all valid"
+    yield "New", f"{counts.new:,}"
+    yield "Open", f"{counts.open:,} (begun in an earlier run)"
+    yield "Done", f"{counts.done:,}"
+    yield "Failed", f"{counts.failed:,}"
+    yield "Gone", f"{counts.gone:,} (in the journal and no longer in the input)"
     yield "Time", f"about {format_duration(plan.seconds)} at {plan.per_minute:.0f} swaps a minute"
     enough = "sufficient" if have >= plan.rows else f"{plan.rows - have:,.10g} too few"
     yield "Credits", f"{plan.rows:,} of {have:,.10g}: {enough}"

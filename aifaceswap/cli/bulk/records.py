@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from aifaceswap._api import codec
 from aifaceswap.bulk import Outcome
-from aifaceswap.bulk._journal import Journal, JournalEntry, State
+from aifaceswap.bulk._journal import JournalView, State
 from aifaceswap.bulk._values import outcome_of
-from aifaceswap.cli import rendering, runtime
+from aifaceswap.cli import rendering
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.rendering import note
-from aifaceswap.errors import AIFaceSwapError, JournalError
+from aifaceswap.errors import AIFaceSwapError
 
 _STATES = {
     State.DONE: "done",
@@ -44,22 +45,8 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
 
 def status(context: CommandContext, path: Path) -> None:
     """Show how many rows are in which state."""
-    runtime.run_job(lambda: _status(context, path))
-
-
-def export(path: Path, form: str) -> None:
-    """Write the outcomes to stdout."""
-    runtime.run_job(
-        lambda: _export(path, _write_cells() if form == "csv" else rendering.write_json)
-    )
-
-
-async def _status(context: CommandContext, path: Path) -> None:
-    journal = await Journal.open(path)
-    try:
-        counts = await journal.counts()
-    finally:
-        await journal.close()
+    with JournalView.open(path) as journal:
+        counts = journal.counts()
     named = {name: counts.get(state, 0) for state, name in _STATES.items()}
     if context.shows_table:
         shown = {"Rows": sum(named.values()), **named}
@@ -74,30 +61,18 @@ async def _status(context: CommandContext, path: Path) -> None:
         note("Next, to retry the failed rows: run the same command with --retry-failed")
 
 
-async def _export(path: Path, write: Callable[[dict[str, Any]], object]) -> None:
+def export(path: Path, form: str) -> None:
+    """Write the outcomes to stdout."""
+    write = _write_cells() if form == "csv" else rendering.write_json
     left = 0
-    async with aclosing(_entries(path)) as entries:
-        async for entry in entries:
-            if entry.state not in _STATES:
-                raise JournalError(f"{path} is damaged: row {entry.row} is in no known state")
+    with JournalView.open(path) as journal:
+        for entry in journal.entries():
             if entry.state in _FINISHED:
-                write(outcome_fields(outcome_of(entry)))
+                write(outcome_fields(outcome_of(attrs.evolve(entry, row=entry.number))))
             else:
                 left += 1
     if left:
         note(f"{left:,} rows of the journal have no outcome yet.")
-
-
-async def _entries(path: Path) -> AsyncGenerator[JournalEntry]:
-    journal = await Journal.open(path)
-    try:
-        after = -1
-        while entries := await journal.read(after):
-            for entry in entries:
-                yield entry
-            after = entries[-1].row
-    finally:
-        await journal.close()
 
 
 def _error_fields(error: AIFaceSwapError) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from typing import Any, TextIO, TypeVar, cast
 
 import attrs
 
+from aifaceswap import _validation
 from aifaceswap.errors import InvalidRequestError
 from aifaceswap.models import SwapRequest
 
 T = TypeVar("T")
 
-COLUMNS = tuple(field.name for field in attrs.fields(SwapRequest))
+COLUMNS = (*(field.name for field in attrs.fields(SwapRequest)), "row_id")
 _REQUIRED = ("source_url", "target_url")
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _INTEGER = re.compile("[0-9]{1,9}")
@@ -40,13 +41,24 @@ class Row:
         number: Its number, from 0; blank lines do not count.
         line: The line at which it begins, from 1.
         request: The swap to be created; None if the row is invalid.
+        row_id: The user's own name of the row, if it has one.
         error: What is wrong with it; None if it is valid.
     """
 
     number: int
     line: int
     request: SwapRequest | None = None
+    row_id: str | None = None
     error: InvalidRequestError | None = None
+
+    @property
+    def item(self) -> SwapRequest | Mapping[str, Any]:
+        """The row as a run takes it; a wrong one is a row that the run rejects."""
+        if self.request is None:
+            return {}
+        if self.row_id is None:
+            return self.request
+        return {**attrs.asdict(self.request, recurse=False), "row_id": self.row_id}
 
 
 # What a line says: the fields of a swap, or what is wrong with it.
@@ -177,7 +189,9 @@ def _rows(records: Iterable[_Record]) -> Iterator[Row]:
         try:
             if isinstance(record, InvalidRequestError):
                 raise record
-            yield Row(number, line, SwapRequest(**record))
+            row_id = _validation.row_id(record.get("row_id"))
+            fields = {name: value for name, value in record.items() if name != "row_id"}
+            yield Row(number, line, SwapRequest(**fields), row_id)
         except InvalidRequestError as error:
             yield Row(number, line, error=error)
 

@@ -38,6 +38,7 @@ class BulkArguments:
         journal: The record of the run; None: the usual one.
         output: The folder for the results.
         retry_failed: Whether to do failed rows again.
+        accept_new_key: Whether to continue a journal of another API key.
         concurrency: How many swaps may be unfinished at once.
     """
 
@@ -45,6 +46,7 @@ class BulkArguments:
     journal: Path | None = None
     output: Path | None = None
     retry_failed: bool = False
+    accept_new_key: bool = False
     concurrency: int = MAX_UNFINISHED_SWAPS
 
     def find_journal(self, context: CommandContext) -> Path | None:
@@ -92,7 +94,7 @@ class _Run:
     _has_started: bool = False
     _signal: signal.Signals | None = None
     # Rows that were handed over and have no outcome yet.
-    _open: dict[int, Row] = attrs.field(factory=dict[int, Row])
+    _open: dict[int | None, Row] = attrs.field(factory=dict[int | None, Row])
     _all_read: bool = False
 
     @property
@@ -118,6 +120,7 @@ class _Run:
                 download_to=self.arguments.output,
                 concurrency=self.arguments.concurrency,
                 retry_failed=self.arguments.retry_failed,
+                accept_new_key=self.arguments.accept_new_key,
                 on_progress=partial(self._show_progress, display),
             )
             async with bulk as outcomes:
@@ -163,7 +166,7 @@ class _Run:
         for row in self.rows:
             self._open[row.number] = row
             # The run rejects an invalid row; its own error replaces that of the run.
-            yield row.request or {}
+            yield row.item
         self._all_read = True
 
     def _show_progress(self, display: BulkDisplay, progress: BulkProgress) -> None:

@@ -330,18 +330,13 @@ def test_the_status_of_a_run_that_is_all_done(command: Command) -> None:
 @pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("name", ["status", "export"])
 def test_a_journal_that_cannot_be_used(command: Command, name: str) -> None:
-    """No journal, another file, one in use or a damaged one: one line that says so."""
+    """No journal, another file or a damaged one: one line that says so."""
     assert "does not exist" in command("bulk", name, "run.sqlite").err
     Path("text.sqlite").write_text("no journal at all " * 100)
     assert "is not a journal" in command("bulk", name, "text.sqlite").err
     write_rows(REFUSED)
     command("bulk", "rows.csv")
     with sqlite3.connect("rows.sqlite") as connection:
-        connection.execute("BEGIN EXCLUSIVE")
-        outcome = command("bulk", name, "rows.sqlite")
-        assert (outcome.code, outcome.out) == (1, "")
-        assert "is in use by another run" in outcome.err
-        connection.execute("ROLLBACK")
         connection.execute("UPDATE rows SET state = 77, swap_json = '{'")
     connection.close()
     outcome = command("bulk", name, "rows.sqlite")
@@ -350,15 +345,18 @@ def test_a_journal_that_cannot_be_used(command: Command, name: str) -> None:
     assert "damaged" in outcome.err
 
 
-def test_other_rows_are_refused(command: Command, service: Emulator) -> None:
-    """A journal goes on with the input that it began with, and no other."""
-    write_rows(REFUSED)
+def test_rows_may_change_between_runs(command: Command, service: Emulator) -> None:
+    """A changed row is a new one; what it will take is shown before anything is sent."""
+    write_rows(REFUSED, "https://example.com/1.jpg", "https://example.com/2.jpg")
     command("bulk", "rows.csv")
-    write_rows(FAILS)
+    write_rows("https://example.com/3.jpg", "https://example.com/2.jpg")
+    planned = command("bulk", "rows.csv", "--dry-run", "--json")
+    fields = {name: planned.data[f"rows_{name}"] for name in ("new", "done", "open", "gone")}
+    assert fields == {"new": 1, "done": 1, "open": 0, "gone": 2}
     outcome = command("bulk", "rows.csv")
-    assert outcome.code == 1
-    assert "row 0 is another one in the journal" in outcome.err
-    assert len(service.swaps) == 0
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert {line["row"]: line["line"] for line in lines} == {0: 2, 1: 3, None: None}
+    assert len(service.swaps) == 3
 
 
 def test_a_private_emulator(command: Command) -> None:

@@ -1,0 +1,66 @@
+"""Journals of bulk runs, opened as a run opens them."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+from aifaceswap import AsyncClient
+from aifaceswap.bulk._journal import Journal, JournalEntry, JournalView, Owner
+
+BASE_URL = "https://example.com/api/v1"
+
+VERSION_1 = """
+CREATE TABLE rows (
+    row INTEGER PRIMARY KEY, state INTEGER NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL,
+    swap_id TEXT, swap_json TEXT, error_json TEXT, path BLOB,
+    attempts INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+PRAGMA application_id = 0x4146534A;
+PRAGMA user_version = 1;
+"""
+
+
+def owner_of(key: str, base_url: str = BASE_URL) -> Owner:
+    """The owner of a journal by this key."""
+    return Owner(base_url, lambda salt: hashlib.sha256(salt + key.encode()).digest())
+
+
+def owner_of_client(client: AsyncClient) -> Owner:
+    """The owner that a run of this client names."""
+    transport = client._resources.transport
+    return Owner(transport.base_url, transport.fingerprint)
+
+
+async def never(swap_id: str) -> bool:
+    """What a key can read that is not the journal's."""
+    return False
+
+
+@asynccontextmanager
+async def opened(path: Path | str, key: str = "key_1", **options: Any) -> AsyncIterator[Journal]:
+    """A journal, open for a key or an owner, e.g. with `base_url=` or `accept_new_key=`."""
+    owner = options.pop("owner", None) or owner_of(key, options.pop("base_url", BASE_URL))
+    journal = await Journal.open(path, owner, **{"can_read": never, **options})
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+def entries(path: Path | str) -> list[JournalEntry]:
+    """All rows of a journal, read as `status` reads them."""
+    with JournalView.open(path) as view:
+        return list(view.entries())
+
+
+def write_version_1(path: Path, *rows: tuple[Any, ...]) -> None:
+    """A journal as version 1 wrote it, of rows in the order of its columns."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(VERSION_1)
+        connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
