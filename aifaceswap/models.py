@@ -7,6 +7,7 @@ kept: statuses, types and fields that are new to this package are passed on.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -136,8 +137,11 @@ class SwapRequest:
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata, hash=False)
 
 
+_USER = re.compile(r"//[^/?#]*@")
+
+
 def without_query(url: str | None) -> str | None:
-    """A URL as it may be shown: its query may be a signature.
+    """A URL as it can be shown: without a user name, and without its query, a signature.
 
     Args:
         url: Any URL, or None.
@@ -145,9 +149,10 @@ def without_query(url: str | None) -> str | None:
     Returns:
         The URL up to its query, with ``?…`` in its place.
     """
-    if url is None or "?" not in url:
-        return url
-    return f"{url.partition('?')[0]}?…"
+    if url is None:
+        return None
+    shown, query, _ = url.partition("?")
+    return _USER.sub("//", shown) + ("?…" if query else "")
 
 
 def _shown_url(url: str | None) -> str:

@@ -113,15 +113,21 @@ async def _fetch(result: _Result, swap: Swap | str, get: GetSwap) -> str:
                 raise
             failure = error
     is_permanent = isinstance(failure, APIResponseError) and failure.permanent
+    if failure is not None and result.time_left <= 0:
+        raise failure
     try:
         current = await _current_link(swap if isinstance(swap, str) else swap.id, get)
-    except AIFaceSwapError:
-        if failure is not None and is_permanent:
-            raise failure from None
-        raise
+    except AIFaceSwapError as error:
+        if failure is None or not (is_permanent or _is_broken(error)):
+            raise
+        raise failure from error
     if failure is not None and is_permanent and current == link:
         raise failure
     return await result.fetch(current)
+
+
+def _is_broken(error: AIFaceSwapError) -> bool:
+    return isinstance(error, APIConnectionError | APIResponseError)
 
 
 def _status_of(error: AIFaceSwapError) -> int:
@@ -191,8 +197,8 @@ def _encoded(text: str) -> str:
 
 
 def _unusable(link: str, fault: str, *, permanent: bool) -> APIResponseError:
-    shown = re.sub(r"//[^/?#]*@", "//", without_query(link) or "")
-    return APIResponseError(f"the result at {shown} {fault}", permanent=permanent)
+    text = f"the result at {without_query(link)} {fault}"
+    return APIResponseError(text, permanent=permanent)
 
 
 @attrs.define
@@ -210,11 +216,13 @@ class _Result:
     validator: str | None = None
     redirects: int = 0
     is_too_large: bool = False
+    ends: float = 0.0
     url: URL = attrs.field(factory=URL)
     media_type: str = ""
 
     async def fetch(self, link: str) -> str:
         """Fetch the result by this link; returns what it is."""
+        self.ends = self.ends or asyncio.get_running_loop().time() + self.options.deadline
         self.url = read_link(link, self.transport.base_url)
         self.redirects = 0
         await self._start_over()
@@ -222,24 +230,27 @@ class _Result:
         return self.media_type
 
     @property
+    def time_left(self) -> float:
+        """Seconds until the deadline, which holds for all links of this result together."""
+        return self.ends - asyncio.get_running_loop().time()
+
+    @property
     def file(self) -> anyio.AsyncFile[bytes]:
         return anyio.wrap_file(self.sink)
 
     async def _fetch_with_retries(self) -> None:
-        clock = asyncio.get_running_loop().time
-        ends = clock() + self.options.deadline
         attempt = 0
         while True:
             attempt += 1
             try:
-                await self._attempt(ends - clock())
+                await self._attempt(self.time_left)
             except AIFaceSwapError as error:
                 if isinstance(error, APIConnectionError):
                     error.attempts = attempt
                 retries = self.options.max_retries
                 if isinstance(error, APIResponseError):
                     retries = min(retries, _CONTENT_RETRIES)
-                wait = next_wait(attempt, error, ends - clock(), max_retries=retries)
+                wait = next_wait(attempt, error, self.time_left, max_retries=retries)
                 if wait is None:
                     raise
             else:

@@ -128,6 +128,8 @@ def is_truncated(  # noqa: PLR0911 - a table of formats
         tail: Its last bytes.
         size: All of its bytes.
     """
+    if _media_type_by_magic(head) != media_type:
+        return False
     if size < _SMALLEST.get(media_type, 0):
         return True
     match media_type:
