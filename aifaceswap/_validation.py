@@ -23,11 +23,17 @@ from aifaceswap.errors import ConfigurationError, InvalidRequestError, short_rep
 
 B = TypeVar("B")
 
+# White space, control characters, half a surrogate pair; invisible characters and delimiters that
+# come along when a URL is copied out of a text.
+_UNSAFE = (
+    r"\s\x00-\x20\x7f\ud800-\udfff\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+    r"<>\"`"
+)
 # An ordinary public URL is accepted at once; any other is checked part by part.
 _ORDINARY_URL = re.compile(
     r"https://(?:[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?\.)+"
     r"(?!(?:local|localhost|internal)\b)[a-z][a-z0-9-]*"
-    r"(?::[1-9][0-9]{0,3})?(?:[/?#][^\s\x00-\x20\x7f\ud800-\udfff]*)?"
+    r"(?::[1-9][0-9]{0,3})?(?:[/?#][^" + _UNSAFE + r"]*)?"
 )
 _URL_PARTS = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
@@ -35,7 +41,7 @@ _URL_PARTS = re.compile(
 )
 _AFTER_HOST = re.compile(r"(?::(?P<port>[0-9]{1,5}))?(?:[/?#].*)?")
 _NOT_IN_HOST = re.compile(r"[\s/?#:@\\<>\"^`{}|%\[\]]")
-_NOT_IN_URL = re.compile(r"[\s\x00-\x20\x7f\ud800-\udfff]")
+_NOT_IN_URL = re.compile(f"[{_UNSAFE}]")
 _LAST_PORT = 65535
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _LARGEST = sys.float_info.max
@@ -129,7 +135,7 @@ def public_url(field: str, value: object) -> str:
 
 def _url_fault(url: str) -> str | None:
     if _NOT_IN_URL.search(url):
-        return "must be a URL without white space or control characters; percent-encode them"
+        return "must be a URL without white space, invisible characters, <, > and quotes"
     parts = _URL_PARTS.fullmatch(url)
     if parts is None or parts["scheme"].lower() != "https":
         return "must be a public https:// URL"

@@ -15,9 +15,10 @@ from aifaceswap import _validation
 from aifaceswap._api import requests
 from aifaceswap._api.requests import MAX_DOWNLOAD, Call
 from aifaceswap._api.responses import read_response, read_result
+from aifaceswap._http.attempts import NEVER, CallOptions
 from aifaceswap._http.proxies import Proxies
 from aifaceswap._http.sessions import require_asyncio
-from aifaceswap._http.transport import NEVER, CallOptions, Transport
+from aifaceswap._http.transport import Transport
 from aifaceswap._limits import (
     API_KEY_VARIABLE,
     ATTEMPT_TIMEOUT,
@@ -30,7 +31,7 @@ from aifaceswap._limits import (
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap._validation import Secret
 from aifaceswap.budget import RequestBudget, shared_budget
-from aifaceswap.errors import AIFaceSwapError, InvalidRequestError, SwapFailedError
+from aifaceswap.errors import InvalidRequestError, SwapFailedError, name_call
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
@@ -446,6 +447,7 @@ class AsyncSwaps:
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = 300.0,
+        on_update: Callable[[Swap], object] | None = None,
     ) -> Swap:
         """Create a swap and wait until it is finished.
 
@@ -459,29 +461,32 @@ class AsyncSwaps:
             metadata: As in `create`.
             idempotency_key: As in `create`.
             timeout: Maximum seconds to wait once the swap is created; None: no maximum.
+            on_update: As in `wait`.
 
         Returns:
             The swap with its ``result_url``.
 
         Raises:
-            AIFaceSwapError: As in `create` and `wait`, each with the ``idempotency_key``. The
-                same call with this key continues with the same swap.
+            AIFaceSwapError: As in `create` and `wait`, each with the ``idempotency_key`` and,
+                once it is known, the ``swap_id``. The same call with this key continues with
+                the same swap. Any other exception has both in a note.
         """
         key = requests.new_idempotency_key() if idempotency_key is None else idempotency_key
-        swap = await self.create(
-            source_url=source_url,
-            target_url=target_url,
-            type=type,
-            webhook_url=webhook_url,
-            target_face_index=target_face_index,
-            enable_face_enhancer=enable_face_enhancer,
-            metadata=metadata,
-            idempotency_key=key,
-        )
+        swap: Swap | None = None
         try:
-            return await self.wait(swap, timeout=timeout)
-        except AIFaceSwapError as error:
-            error.idempotency_key = key
+            swap = await self.create(
+                source_url=source_url,
+                target_url=target_url,
+                type=type,
+                webhook_url=webhook_url,
+                target_face_index=target_face_index,
+                enable_face_enhancer=enable_face_enhancer,
+                metadata=metadata,
+                idempotency_key=key,
+            )
+            return await self.wait(swap, timeout=timeout, on_update=on_update)
+        except BaseException as error:
+            name_call(error, key, None if swap is None else swap.id)
             raise
 
     async def download(

@@ -17,7 +17,8 @@
     │   ├── ConflictError                  409
     │   ├── PayloadTooLargeError           413
     │   ├── UnsupportedMediaTypeError      415
-    │   ├── ContentRejectedError           422
+    │   ├── UnprocessableContentError      422
+    │   │   └── ContentRejectedError       nsfw_content_detected
     │   ├── RateLimitError                 429
     │   │   ├── DailyLimitError            rate_limited_daily
     │   │   └── ConcurrencyLimitError      rate_limited_concurrent
@@ -31,30 +32,34 @@
     └── WebhookVerificationError           a delivery that failed verification
 
 The class follows from the response's ``code``, or from its status if the code is unknown.
-Every error can be pickled and copied. Every error of a request that creates a swap carries its
-``idempotency_key``: sending the same swap again with that key is never charged twice.
+Every error pickles and copies. An error describes the whole call, not only its last attempt:
+the errors of earlier attempts are chained as ``__cause__``, and every error of a call that
+creates a swap carries its ``idempotency_key``. The same swap sent again with this key is never
+charged twice.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from aifaceswap.models import Swap
 
-_SHOWN = 200  # characters of a refused value in its error
+_SHOWN = 200  # characters of a rejected value in its error
+_RAY = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 def short_repr(value: object) -> str:
-    """A refused value, fit for the message of an error.
+    """Show a rejected value in an error message.
 
     Args:
-        value: Anything at all.
+        value: Anything.
 
     Returns:
-        Its ``repr()``, cut where it is long; its type where it has none.
+        Its ``repr()``, truncated if it is long; its type if ``repr()`` fails.
     """
     try:
         text = repr(value)
@@ -67,18 +72,70 @@ def _field_message(field: str, value: object, reason: str) -> str:
     return f"{field} {reason}; got {short_repr(value)}"
 
 
+def _picklable(value: object) -> object:
+    import pickle  # noqa: PLC0415 - loaded by those who pickle only
+
+    try:
+        pickle.dumps(value)
+    except Exception:  # a lock, a lambda, a generator: each raises an error of its own
+        return short_repr(value)
+    return value
+
+
+def support_id(request_id: str | None, headers: Mapping[str, str]) -> str:
+    """End a message with the id that support asks for.
+
+    Args:
+        request_id: The service's request id.
+        headers: The headers of the response; Cloudflare's ``cf-ray`` is used without a request id.
+
+    Returns:
+        The id in brackets after a space, or an empty string.
+    """
+    if request_id:
+        return f" (request {request_id})"
+    ray = headers.get("cf-ray", "")
+    return f" (cf-ray {ray})" if _RAY.fullmatch(ray) else ""
+
+
+def name_call(
+    error: BaseException, idempotency_key: str | None, swap_id: str | None = None
+) -> None:
+    """Make an exception carry what is needed to continue its call.
+
+    Args:
+        error: An error of this package gets attributes, any other exception a note.
+        idempotency_key: The key of the call, if it had one.
+        swap_id: The id of the swap, if it is known.
+    """
+    if isinstance(error, AIFaceSwapError):
+        error.idempotency_key = idempotency_key or error.idempotency_key
+        error.swap_id = swap_id or error.swap_id
+        return
+    known = {"idempotency key": idempotency_key, "swap id": swap_id}
+    note = ", ".join(f"{name}: {value}" for name, value in known.items() if value)
+    if note and not any(note in other for other in getattr(error, "__notes__", ())):
+        error.add_note(f"aifaceswap: {note}")
+
+
 class AIFaceSwapError(Exception):
     """The base of every error of this package.
 
     Args:
-        message: What went wrong and what would be right.
-        idempotency_key: The key of the call that failed, where it had one.
+        message: What went wrong and what is expected.
+        idempotency_key: The key of the call that failed, if it had one.
 
     Attributes:
-        message: What went wrong and what would be right.
-        idempotency_key: Send the same request with this key again: it is never carried out
-            twice. ``None`` for calls without a key.
+        message: What went wrong and what is expected.
+        idempotency_key: The same request sent again with this key is never carried out twice.
+            ``None`` for calls without a key.
+        swap_id: The id of the swap that the call created or waited for, once it is known.
+        may_have_succeeded: Whether an attempt of the call may have been carried out although
+            it failed for the caller. Repeat such a call only with the same key.
     """
+
+    swap_id: str | None = None
+    may_have_succeeded: bool = False
 
     # The message alone is positional and in `args`, all else is in `__dict__`: so the
     # interpreter's own pickling and copying of exceptions works for the complete tree.
@@ -89,10 +146,10 @@ class AIFaceSwapError(Exception):
 
 
 class ConfigurationError(AIFaceSwapError):
-    """The client cannot be set up like this: the key, the base URL or an option is wrong.
+    """The client cannot be set up: the key, the base URL or an option is not valid.
 
     Args:
-        message: What is wrong and what would be right.
+        message: What is wrong and what is expected.
         field: The name of the argument.
 
     Attributes:
@@ -119,17 +176,17 @@ class ConfigurationError(AIFaceSwapError):
 
 
 class InvalidRequestError(AIFaceSwapError, ValueError):
-    """An argument is wrong; nothing was sent.
+    """An argument is not valid; nothing was sent.
 
     Args:
-        message: What is wrong with the value and what would be right.
+        message: What is wrong with the value and what is expected.
         field: The name of the argument.
-        value: What was given.
-        idempotency_key: The key of the call, where it had one.
+        value: The rejected value.
+        idempotency_key: The key of the call, if it had one.
 
     Attributes:
         field: The name of the argument, e.g. ``"source_url"``.
-        value: What was given.
+        value: The rejected value; after pickling its text, if it cannot be pickled.
     """
 
     def __init__(
@@ -143,6 +200,10 @@ class InvalidRequestError(AIFaceSwapError, ValueError):
         super().__init__(message, idempotency_key=idempotency_key)
         self.field = field
         self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the value as its text if it cannot be pickled itself."""
+        return type(self), self.args, {**vars(self), "value": _picklable(self.value)}
 
     @classmethod
     def for_field(cls, field: str, value: object, reason: str) -> Self:
@@ -160,17 +221,20 @@ class InvalidRequestError(AIFaceSwapError, ValueError):
 
 
 class APIConnectionError(AIFaceSwapError):
-    """No complete response arrived: the connection failed, or the name does not resolve.
+    """No complete response arrived: the connection was refused, reset or cut, or timed out.
 
     Args:
         message: What happened.
-        sent: Whether the request may have reached the service.
+        sent: Whether an attempt may have reached the service.
+        permanent: Whether the same request would fail again in the same way.
         attempts: How many attempts were made.
-        idempotency_key: The key of the call, where it had one.
+        idempotency_key: The key of the call, if it had one.
 
     Attributes:
-        sent: ``False`` if the request certainly never reached the service. ``True`` if it
-            may have: a swap may have been created and charged.
+        sent: ``False`` if no attempt of the call reached the service. ``True`` if one may have:
+            a swap may have been created and charged.
+        permanent: ``True`` if the same request would fail again in the same way, e.g. because
+            a certificate is not valid. Such errors are not retried.
         attempts: How many attempts were made.
     """
 
@@ -179,36 +243,39 @@ class APIConnectionError(AIFaceSwapError):
         message: str = "",
         *,
         sent: bool = True,
+        permanent: bool = False,
         attempts: int = 0,
         idempotency_key: str | None = None,
     ) -> None:
         super().__init__(message, idempotency_key=idempotency_key)
         self.sent = sent
+        self.permanent = permanent
         self.attempts = attempts
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """No complete response arrived within the attempt's ``timeout`` or the call's ``deadline``."""
+    """No complete response within the attempt's ``timeout`` or the call's ``deadline``."""
 
 
 class APIResponseError(AIFaceSwapError):
-    """The service responded with success, but the body cannot be read.
+    """The service accepted the request, but its response cannot be read.
 
     Args:
-        message: What cannot be read, with the JSON path or the beginning of what came.
+        message: What cannot be read, with the JSON path or the beginning of the body.
         status: The HTTP status, 200 to 299.
-        body: The body of the response, unchanged.
+        body: The body of the response.
         permanent: Whether the same request would get the same response again.
-        request_id: What the service's support asks for, where it was given.
+        request_id: The id that the service's support asks for, if the response had one.
         attempts: How many attempts were made.
-        idempotency_key: The key of the call, where it had one.
+        idempotency_key: The key of the call, if it had one.
 
     Attributes:
+        sent: Always ``True``: the service has received the request.
         status: The HTTP status, 200 to 299.
-        body: The body of the response, unchanged.
-        permanent: ``True`` if the same request would get the same response again: JSON
-            of an undocumented shape. ``False`` if it may pass: a proxy's page, a cut body.
-        request_id: What the service's support asks for, or ``None``.
+        body: The body of the response.
+        permanent: ``True`` if the same request would get the same response again: JSON of an
+            undocumented shape. ``False`` if it may be temporary: a proxy's page, a cut body.
+        request_id: The id that the service's support asks for, or ``None``.
         attempts: How many attempts were made.
     """
 
@@ -224,6 +291,7 @@ class APIResponseError(AIFaceSwapError):
         idempotency_key: str | None = None,
     ) -> None:
         super().__init__(message, idempotency_key=idempotency_key)
+        self.sent = True
         self.status = status
         self.body = body
         self.permanent = permanent
@@ -232,29 +300,30 @@ class APIResponseError(AIFaceSwapError):
 
 
 class APIStatusError(AIFaceSwapError):
-    """The service rejected the request: any response that is not a 2xx.
+    """The service rejected the request: any response other than a 2xx.
 
     Args:
-        message: The service's own words, or the beginning of what came instead.
+        message: The service's message, or the beginning of the body.
         status: The HTTP status.
         code: The service's error code.
-        request_id: What the service's support asks for.
+        request_id: The id that the service's support asks for.
         retry_after: Seconds that the service asks to wait.
         headers: The headers of the response.
-        body: The body of the response, unchanged.
+        body: The body of the response.
+        sent: Whether an attempt may have reached the service.
         attempts: How many attempts were made.
-        idempotency_key: The key of the call, where it had one.
+        idempotency_key: The key of the call, if it had one.
 
     Attributes:
         status: The HTTP status.
-        code: The service's error code, e.g. ``"validation_error"``; ``None`` if the
-            response had none (a proxy's page). Unknown codes are kept unchanged.
-        request_id: What the service's support asks for, or ``None``.
+        code: The service's error code, e.g. ``"validation_error"``; ``None`` if the response
+            had none (a proxy's page). Unknown codes are kept as they are.
+        request_id: The id that the service's support asks for, or ``None``.
         retry_after: Seconds that the service asks to wait, or ``None``.
         headers: The headers of the response; names in any case.
-        body: The body of the response, unchanged.
-        attempts: How many attempts were made; 0 if the client's own budget refused and
-            nothing was sent.
+        body: The body of the response.
+        sent: ``False`` if the client's own rate limiter rejected the call and nothing was sent.
+        attempts: How many attempts were made; 0 if nothing was sent.
     """
 
     def __init__(
@@ -267,6 +336,7 @@ class APIStatusError(AIFaceSwapError):
         retry_after: float | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        sent: bool = True,
         attempts: int = 0,
         idempotency_key: str | None = None,
     ) -> None:
@@ -277,17 +347,17 @@ class APIStatusError(AIFaceSwapError):
         self.retry_after = retry_after
         self.headers: Mapping[str, str] = {} if headers is None else headers
         self.body = body
+        self.sent = sent
         self.attempts = attempts
 
     def __str__(self) -> str:
-        """Status, code and message, and the request id that support asks for."""
+        """Status, code, message, and the id that support asks for."""
         text = " ".join(str(part) for part in (self.status, self.code) if part)
-        text = f"{text}: {self.message}"
-        return f"{text} (request {self.request_id})" if self.request_id else text
+        return f"{text}: {self.message}{support_id(self.request_id, self.headers)}"
 
 
 class BadRequestError(APIStatusError):
-    """400: the body or the query failed the service's checks. Do not retry blindly."""
+    """400: the body or the query is not valid. Sent again unchanged, it fails again."""
 
 
 class SourceUnreachableError(BadRequestError):
@@ -295,39 +365,54 @@ class SourceUnreachableError(BadRequestError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the key is missing, malformed or not valid."""
+    """401: the key is missing, malformed or not active."""
 
 
 class InsufficientCreditsError(APIStatusError):
-    """402: top up, then send the swap again with a *fresh* idempotency key."""
+    """402: not enough credits.
+
+    Top up, then send the swap again with a *new* idempotency key. If ``may_have_succeeded`` is
+    true, an earlier attempt may have created the swap: first repeat it with the same key.
+    """
 
 
 class NotFoundError(APIStatusError):
-    """404: there is no such thing, or it belongs to another key."""
+    """404: it does not exist, or it belongs to another key."""
 
 
 class ConflictError(APIStatusError):
-    """409: most likely an idempotency key that was used before with another body."""
+    """409: the idempotency key is in use.
+
+    Either an earlier request with the key is still being carried out, or the key was used for
+    another request. While the first may be true, the client retries until the deadline.
+    """
 
 
 class PayloadTooLargeError(APIStatusError):
-    """413: the source or the target is larger than its type may be."""
+    """413: the source or the target is larger than its type allows."""
 
 
 class UnsupportedMediaTypeError(APIStatusError):
     """415: the source or the target is not of the declared type."""
 
 
-class ContentRejectedError(APIStatusError):
-    """422: the content is not allowed; the same inputs will fail again."""
+class UnprocessableContentError(APIStatusError):
+    """422: the service understood the request but does not carry it out.
+
+    E.g. an idempotency key that was used for another request.
+    """
+
+
+class ContentRejectedError(UnprocessableContentError):
+    """The content is not allowed; the same inputs are rejected again."""
 
 
 class RateLimitError(APIStatusError):
     """429: too many requests in a minute.
 
-    Raised by the client's own budget too, before anything is sent, where the wait for a
-    permit would be longer than ``max_wait`` or the call's deadline allows: ``attempts`` is 0
-    then, or counts what was sent before, and ``retry_after`` says when a permit will be free.
+    The client's own rate limiter raises it too, before anything is sent, if a permit would not
+    be free within ``max_wait`` and the call's deadline. Then ``attempts`` is 0, ``sent`` is false
+    and ``retry_after`` is when a permit will be free.
     """
 
 
@@ -340,23 +425,23 @@ class ConcurrencyLimitError(RateLimitError):
 
 
 class ServerError(APIStatusError):
-    """5xx: the service or a proxy before it failed."""
+    """5xx: the service, or a proxy in front of it, failed."""
 
 
 class ServiceUnavailableError(ServerError):
-    """503: the service is switched off or overloaded for now."""
+    """503: the service is switched off or overloaded."""
 
 
 class SwapFailedError(AIFaceSwapError):
-    """The swap has ended without a picture.
+    """The swap finished without a result.
 
     Args:
-        message: What the service says of it.
-        swap: The swap as it ended.
-        idempotency_key: The key it was created with, where this call created it.
+        message: The service's reason.
+        swap: The finished swap.
+        idempotency_key: The key the swap was created with, if this call created it.
 
     Attributes:
-        swap: The swap as it ended; ``swap.error`` is what the service says of it.
+        swap: The finished swap; ``swap.error`` is the service's reason.
     """
 
     swap: Swap
@@ -371,6 +456,7 @@ class SwapFailedError(AIFaceSwapError):
         super().__init__(message, idempotency_key=idempotency_key)
         if swap is not None:
             self.swap = swap
+            self.swap_id = swap.id
 
     @classmethod
     def of(cls, swap: Swap) -> Self:
@@ -387,18 +473,20 @@ class SwapFailedError(AIFaceSwapError):
 
 
 class WaitTimeoutError(AIFaceSwapError, TimeoutError):
-    """The swap did not finish in time. It is still running: wait again, do not create it again.
+    """The swap did not finish in time. It keeps running: wait again, do not create it again.
 
     Args:
-        message: How long was waited and for what.
+        message: How long the wait was, and the last known status.
         swap_id: The id of the swap.
-        swap: The swap as it was seen last.
-        idempotency_key: The key it was created with, where this call created it.
+        swap: The swap as it was last seen.
+        idempotency_key: The key the swap was created with, if this call created it.
 
     Attributes:
-        swap_id: The id of the swap: ``client.swaps.wait(error.swap_id)`` resumes waiting.
-        swap: The swap as it was seen last; ``None`` if it was never seen.
+        swap_id: The id of the swap: ``client.swaps.wait(error.swap_id)`` continues the wait.
+        swap: The swap as it was last seen; ``None`` if it was never seen.
     """
+
+    swap_id: str  # pyright: ignore[reportIncompatibleVariableOverride] - always known here
 
     def __init__(
         self,
@@ -414,16 +502,16 @@ class WaitTimeoutError(AIFaceSwapError, TimeoutError):
 
 
 class BulkStoppedError(AIFaceSwapError):
-    """A bulk run has met what no row can get past: the key, the credits, the day's requests.
+    """A bulk run met an error that stops every row: the key, the credits, the day's requests.
 
-    Everything that was begun is journaled. What stopped it is the error's ``__cause__``.
+    Everything that was started is in the journal. The reason is the error's ``__cause__``.
 
     Args:
-        message: What stopped it, how much is left and how to resume.
+        message: The reason, how much is left and how to continue.
         rows_left: How many rows have no outcome yet.
 
     Attributes:
-        rows_left: How many rows have no outcome yet; None where the input's length is unknown.
+        rows_left: How many rows have no outcome yet; None if the input's length is unknown.
     """
 
     def __init__(self, message: str = "", *, rows_left: int | None = None) -> None:
@@ -457,7 +545,7 @@ class JournalError(AIFaceSwapError):
 
 
 class WebhookVerificationReason(StrEnum):
-    """Why a webhook delivery fails verification."""
+    """Why the verification of a webhook delivery failed."""
 
     HEADER_MISSING = "header_missing"
     HEADER_MALFORMED = "header_malformed"
@@ -467,11 +555,11 @@ class WebhookVerificationReason(StrEnum):
 
 
 class WebhookVerificationError(AIFaceSwapError):
-    """A webhook delivery that fails verification.
+    """The verification of a webhook delivery failed: do not use its content.
 
     Args:
         message: What is wrong with it.
-        reason: The same for programs.
+        reason: The same as a value.
 
     Attributes:
         reason: Why it was rejected.

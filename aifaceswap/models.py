@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
+from operator import index
 from typing import Any, Generic, Self, TypeVar, cast
 
 import attrs
@@ -62,13 +63,14 @@ def _swap_type(value: SwapType | str) -> SwapType:
         raise InvalidRequestError.for_field("type", value, 'must be "image" or "gif"') from None
 
 
-def _face_index(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def _face_index(value: object) -> int | None:
     if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidRequestError.for_field(
-            attribute.name, value, "must be a whole number, 0 or more"
-        )
+        return None
+    # Also the integers of numpy and pandas.
+    if hasattr(value, "__index__") and not isinstance(value, bool) and index(value) >= 0:
+        return index(value)
+    reason = "must be a whole number, 0 or more"
+    raise InvalidRequestError.for_field("target_face_index", value, reason)
 
 
 def _optional_bool(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -132,7 +134,7 @@ class SwapRequest:
     target_url: str = attrs.field(validator=_public_url)
     type: SwapType | str = attrs.field(default=SwapType.IMAGE, converter=_swap_type)
     webhook_url: str | None = attrs.field(default=None, validator=_optional_public_url)
-    target_face_index: int | None = attrs.field(default=None, validator=_face_index)
+    target_face_index: int | None = attrs.field(default=None, converter=_face_index)
     enable_face_enhancer: bool | None = attrs.field(default=None, validator=_optional_bool)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata, hash=False)
 

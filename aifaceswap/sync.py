@@ -23,7 +23,7 @@ from aifaceswap._portal import LoopThread
 from aifaceswap._validation import Secret
 from aifaceswap.budget import RequestBudget
 from aifaceswap.client import AsyncClient, AsyncSwaps
-from aifaceswap.errors import APIConnectionError
+from aifaceswap.errors import name_call
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ class Swaps:
             APIResponseError: The response cannot be decoded; send it again with the same key.
         """
         key = new_idempotency_key() if idempotency_key is None else idempotency_key
-        with _noting(key):
+        with _NamedCall(key):
             return self._thread.run(
                 self._swaps.create,
                 source_url=source_url,
@@ -412,6 +412,7 @@ class Swaps:
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = 300.0,
+        on_update: Callable[[Swap], object] | None = None,
     ) -> Swap:
         """Create a swap and wait until it is finished.
 
@@ -425,28 +426,34 @@ class Swaps:
             metadata: As in `create`.
             idempotency_key: As in `create`.
             timeout: Maximum seconds to wait once the swap is created; None: no maximum.
+            on_update: As in `wait`.
 
         Returns:
             The swap with its ``result_url``.
 
         Raises:
-            AIFaceSwapError: As in `create` and `wait`, each with the ``idempotency_key``. The
-                same call with this key continues with the same swap.
+            AIFaceSwapError: As in `create` and `wait`, each with the ``idempotency_key`` and,
+                once it is known, the ``swap_id``. The same call with this key continues with
+                the same swap. Any other exception has both in a note.
         """
         key = new_idempotency_key() if idempotency_key is None else idempotency_key
-        with _noting(key):
-            return self._thread.run(
-                self._swaps.run,
-                source_url=source_url,
-                target_url=target_url,
-                type=type,
-                webhook_url=webhook_url,
-                target_face_index=target_face_index,
-                enable_face_enhancer=enable_face_enhancer,
-                metadata=metadata,
-                idempotency_key=key,
-                timeout=timeout,
-            )
+        with _NamedCall(key) as call:
+
+            async def create_and_wait() -> Swap:
+                swap = await self._swaps.create(
+                    source_url=source_url,
+                    target_url=target_url,
+                    type=type,
+                    webhook_url=webhook_url,
+                    target_face_index=target_face_index,
+                    enable_face_enhancer=enable_face_enhancer,
+                    metadata=metadata,
+                    idempotency_key=key,
+                )
+                call.swap_id = swap.id
+                return await self._swaps.wait(swap, timeout=timeout, on_update=on_update)
+
+            return self._thread.run(create_and_wait)
 
     def download(
         self,
@@ -658,16 +665,17 @@ class Bulk:
         self._thread.run(self._run.stop_soon)
 
 
-class _noting:  # noqa: N801 - reads like a function, as context managers do
-    """Add the idempotency key to the exception of an interrupted call."""
+class _NamedCall:
+    """Makes whatever ends a call that creates a swap carry its key, and the swap's id."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "swap_id")
 
     def __init__(self, key: str) -> None:
         self._key = key
+        self.swap_id: str | None = None
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
@@ -675,7 +683,5 @@ class _noting:  # noqa: N801 - reads like a function, as context managers do
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(exc, KeyboardInterrupt | SystemExit):
-            exc.add_note(f"idempotency key of the interrupted swap: {self._key}")
-        elif isinstance(exc, APIConnectionError) and exc.idempotency_key is None:
-            exc.idempotency_key = self._key
+        if exc is not None:
+            name_call(exc, self._key, self.swap_id)

@@ -7,13 +7,15 @@ know. A value of the wrong shape is a `ShapeError` that names the JSON path.
 from __future__ import annotations
 
 import json
+import logging
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from math import isinf
 from operator import eq
 from types import MappingProxyType, NoneType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import attrs
 import cattrs
@@ -25,6 +27,8 @@ from aifaceswap.models import SwapPage, SwapRequest, SwapStatus, SwapType, Webho
 
 T = TypeVar("T")
 
+_log = logging.getLogger("aifaceswap")
+
 # Which of these holds the items of a page is not documented.
 _PAGE_FIELDS = ("data", "swaps", "items")
 #: The events of a finished swap, and the status that each stands for.
@@ -34,21 +38,21 @@ FINAL_STATUSES: Mapping[str, SwapStatus] = MappingProxyType(
 
 
 class NotJSONError(ValueError):
-    """The bytes are not JSON."""
+    """The bytes are not valid JSON."""
 
 
 class ShapeError(ValueError):
-    """The JSON is not of the shape that is needed; the message names the path."""
+    """The JSON does not have the expected shape; the message names the path."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if isinf(number):
-        raise ValueError(f"{short_repr(text)} is larger than any number")
+        raise ValueError(f"{short_repr(text)} is too large")
     return number
 
 
@@ -57,36 +61,15 @@ _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def loads(body: bytes) -> Any:
-    """Read JSON, strictly: UTF-8, no NaN or Infinity, nor what would read as infinity.
-
-    Args:
-        body: The bytes as they came.
-
-    Returns:
-        What they say.
-
-    Raises:
-        NotJSONError: They are not JSON; whatever the bytes are, nothing else comes out.
-    """
+    """Decode strict JSON in UTF-8, without NaN and Infinity; raises only `NotJSONError`."""
     try:
-        return _decoder.decode(body.decode())
+        return _decoder.decode(body.removeprefix(BOM_UTF8).decode())
     except (ValueError, RecursionError) as error:
         raise NotJSONError(str(error)) from None
 
 
 def dumps(value: object) -> bytes:
-    """Write a value as compact JSON.
-
-    Args:
-        value: One of our values, or anything that JSON can say.
-
-    Returns:
-        The JSON, ASCII only.
-
-    Raises:
-        ValueError: It cannot be said in JSON: NaN, a cycle, too deep a nesting.
-        TypeError: It holds an object that JSON has no word for.
-    """
+    """Encode a value as compact ASCII JSON; raises ValueError or TypeError if it cannot be."""
     try:
         return _encoder.encode(_converter.unstructure(value)).encode()
     except RecursionError:
@@ -94,34 +77,16 @@ def dumps(value: object) -> bytes:
 
 
 def structure(value: object, into: type[T]) -> T:
-    """Make a typed value from JSON that was read.
-
-    Args:
-        value: What `loads` returned.
-        into: The wanted type: one of our values, any attrs class, dict, list, ...
-
-    Returns:
-        The value.
-
-    Raises:
-        ShapeError: It is of another shape; the message names each JSON path.
-    """
+    """Make a value of a type from decoded JSON; raises `ShapeError` naming each JSON path."""
     try:
         return _converter.structure(value, into)
     except Exception as error:  # cattrs lets through whatever a hook raises
-        faults = cattrs.transform_error(error, path="$", format_exception=_describe)
-        raise ShapeError("; ".join(faults)) from None
+        reasons = cattrs.transform_error(error, path="$", format_exception=_describe)
+        raise ShapeError("; ".join(reasons)) from None
 
 
 def unstructure(value: object) -> Any:
-    """Make plain JSON data from a value, unknown fields included.
-
-    Args:
-        value: One of our values, or anything that JSON can say.
-
-    Returns:
-        Dicts, lists, strings, numbers.
-    """
+    """Make plain JSON data from a value, including its unknown fields."""
     return _converter.unstructure(value)
 
 
@@ -132,7 +97,7 @@ def _describe(error: BaseException, _: type | None) -> str:
 
 
 def _expect(*kinds: type, name: str) -> Callable[[Any, Any], Any]:
-    """A hook that lets a value of these exact types through, and nothing else."""
+    """A hook that accepts values of these exact types."""
 
     def hook(value: Any, _: Any) -> Any:
         if type(value) in kinds:
@@ -148,7 +113,7 @@ def _brief(value: object) -> str:
 
 
 def _open_enum(members: type[SwapStatus | SwapType]) -> Callable[[Any, Any], Any]:
-    """A hook for a value that is a member where we know it and its plain string elsewhere."""
+    """A hook that makes a known string a member of the enum and keeps any other string."""
     known = {member.value: member for member in members}
 
     def hook(value: Any, _: Any) -> Any:
@@ -176,22 +141,49 @@ def _write_datetime(moment: datetime) -> str:
 
 
 def _keeping_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
-    """A hook for a class whose unknown fields are kept in its `extra`."""
+    """A hook for a class that keeps unknown and unreadable optional fields in its `extra`."""
     read = make_dict_structure_fn(cls, _converter, extra=override(omit=True))
     known = {field.name for field in attrs.fields(cls)} - {"extra"}
     mapping = _expect(dict, name="an object")
 
     def hook(value: Any, _: Any) -> Any:
-        result = read(mapping(value, dict), cls)
-        if value.keys() <= known:
-            return result
-        return attrs.evolve(result, extra={name: value[name] for name in value.keys() - known})
+        fields = mapping(value, dict)
+        try:
+            result = read(fields, cls)
+            kept = fields.keys() - known
+        except Exception:  # as in `structure`
+            odd = _unreadable_fields(cls, fields)
+            if not odd:
+                raise
+            result = read({name: fields[name] for name in fields.keys() - odd}, cls)
+            _log.warning(
+                "%s %s: unexpected form of %s; kept as it is in extra",
+                cls.__name__,
+                short_repr(fields.get("id", "")),
+                ", ".join(sorted(odd)),
+            )
+            kept = (fields.keys() - known) | odd
+        return attrs.evolve(result, extra={n: fields[n] for n in kept}) if kept else result
 
     return hook
 
 
+def _unreadable_fields(cls: type[Any], fields: Mapping[str, Any]) -> set[str]:
+    """The optional fields of a class that are not of the documented type."""
+    types = get_type_hints(cls)
+    odd = set[str]()
+    for field in attrs.fields(cls):
+        if field.default is attrs.NOTHING or field.name == "extra" or field.name not in fields:
+            continue
+        try:
+            _converter.structure(fields[field.name], types[field.name])
+        except Exception:  # as in `structure`
+            odd.add(field.name)
+    return odd
+
+
 def _spreading_extra(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
-    """The way back: the fields in `extra` stand beside the others again."""
+    """The inverse of `_keeping_extra`: the fields in `extra` are written beside the others."""
     write = make_dict_unstructure_fn(cls, _converter, extra=override(omit=True))
     return lambda value: {**write(value), **value.extra}
 
@@ -204,7 +196,7 @@ def _leaving_out_defaults(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
 
 @cache
 def _plain_reader(cls: type[Any]) -> Callable[[Any, Any], Any]:
-    """What cattrs would do for this class if it had no hook of its own."""
+    """The hook that cattrs generates for a class."""
     return make_dict_structure_fn(cls, _converter)
 
 

@@ -48,9 +48,11 @@ class Call(Generic[T]):
         into: The type of the decoded response.
         body: The bytes that every attempt sends.
         headers: Headers of this call alone.
-        idempotency_key: The key that every attempt sends; None for what only reads.
-        purpose: What the budget orders by.
-        template: The path without its query, ids left open; None where that is not known.
+        idempotency_key: The key that every attempt sends; None for a call that only reads.
+        is_repeated: Whether an earlier call may have sent the key: it may be in progress.
+        purpose: The priority of the call in the rate limiter.
+        template: The path without its query, with placeholders for ids; None if unknown.
+        swap_id: The swap that the response must be about; None: any.
     """
 
     method: str
@@ -59,34 +61,25 @@ class Call(Generic[T]):
     body: bytes | None = None
     headers: Mapping[str, str] = _NO_HEADERS
     idempotency_key: str | None = None
+    is_repeated: bool = False
     purpose: Purpose = "read"
     template: str | None = None
+    swap_id: str | None = None
 
 
 def create_swap(request: SwapRequest, idempotency_key: str | None = None) -> Call[Swap]:
-    """POST /swaps.
-
-    Args:
-        request: What to create.
-        idempotency_key: The caller's own key; a fresh uuid4 otherwise.
-
-    Raises:
-        InvalidRequestError: The key cannot be sent, or the metadata is nested too deeply.
-    """
-    return post_swap(swap_body(request), _key(idempotency_key))
+    """POST /swaps, with the caller's key or a new one."""
+    is_repeated = idempotency_key is not None
+    return post_swap(swap_body(request), _key(idempotency_key), is_repeated=is_repeated)
 
 
 def swap_body(request: SwapRequest) -> bytes:
-    """The body of POST /swaps.
-
-    Raises:
-        InvalidRequestError: The metadata is nested too deeply.
-    """
+    """The body of POST /swaps."""
     return _json_body(request, "metadata", request.metadata)
 
 
-def post_swap(body: bytes, idempotency_key: str) -> Call[Swap]:
-    """POST /swaps with a body and a key that were made before."""
+def post_swap(body: bytes, idempotency_key: str, *, is_repeated: bool = False) -> Call[Swap]:
+    """POST /swaps with a given body and key; `is_repeated` if they may have been sent before."""
     return Call(
         method="POST",
         path="/swaps",
@@ -94,34 +87,28 @@ def post_swap(body: bytes, idempotency_key: str) -> Call[Swap]:
         body=body,
         headers=_JSON_HEADERS,
         idempotency_key=idempotency_key,
+        is_repeated=is_repeated,
         purpose="create",
         template="/swaps",
     )
 
 
 def get_swap(swap_id: str, *, purpose: Purpose = "read") -> Call[Swap]:
-    """GET /swaps/{id}.
-
-    Raises:
-        InvalidRequestError: The id is none.
-    """
+    """GET /swaps/{id}."""
     return Call(
         method="GET",
         path=f"/swaps/{_validation.swap_id(swap_id)}",
         into=Swap,
         purpose=purpose,
         template="/swaps/{id}",
+        swap_id=swap_id,
     )
 
 
 def list_swaps(
     limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None, *, purpose: Purpose = "read"
 ) -> Call[SwapPage]:
-    """GET /swaps.
-
-    Raises:
-        InvalidRequestError: `limit` is outside 1 to 100, or `cursor` is not a string.
-    """
+    """GET /swaps."""
     params = {"limit": str(_validation.page_limit(limit))}
     if cursor is not None:
         params["cursor"] = _validation.cursor(cursor)
@@ -145,11 +132,7 @@ def any_request(
     headers: Mapping[str, str] | None = None,
     idempotency_key: str | None = None,
 ) -> Call[T]:
-    """Any request below the base URL; all but reads carry an idempotency key.
-
-    Raises:
-        InvalidRequestError: An argument cannot be sent as it is.
-    """
+    """Any request below the base URL; all but reads carry an idempotency key."""
     method = _validation.method(method)
     if json is not None and content is not None:
         raise InvalidRequestError.for_field("content", content, "must not be combined with json")
@@ -164,6 +147,7 @@ def any_request(
         body=None if content is None else _validation.content(content),
         headers=sent,
         idempotency_key=None if method in _READS else _key(idempotency_key),
+        is_repeated=idempotency_key is not None,
     )
 
 
@@ -180,7 +164,7 @@ def _key(given: str | None) -> str:
 
 
 def new_idempotency_key() -> str:
-    """A new key for a new swap: a uuid4."""
+    """A new key: a uuid4, as the service documents it."""
     # Written out: the uuid module takes four times as long, on every call.
     digits = os.urandom(16).hex()
     variant = _UUID_VARIANT[digits[16]]

@@ -13,6 +13,7 @@ import attrs
 from aifaceswap._api import codec
 from aifaceswap._api.requests import Call, T
 from aifaceswap.errors import (
+    AIFaceSwapError,
     APIResponseError,
     APIStatusError,
     AuthenticationError,
@@ -28,18 +29,23 @@ from aifaceswap.errors import (
     ServerError,
     ServiceUnavailableError,
     SourceUnreachableError,
+    UnprocessableContentError,
     UnsupportedMediaTypeError,
+    short_repr,
+    support_id,
 )
 from aifaceswap.models import (
     RateLimit,
     Response,
+    Swap,
     without_query,
 )
 
 _SHOWN = 200  # characters of a body in an error's message
 _WITHOUT_BODY = frozenset({204, 205})
 _MOST_DIGITS = 12
-_PLAIN_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
+_PLAIN_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_LONGEST_RETRY_AFTER = 1e9  # seconds; longer than any deadline
 
 RATE_LIMITED: Final = "rate_limited"
 RATE_LIMITED_DAILY: Final = "rate_limited_daily"
@@ -72,7 +78,7 @@ _STATUSES: Mapping[int, type[APIStatusError]] = {
     409: ConflictError,
     413: PayloadTooLargeError,
     415: UnsupportedMediaTypeError,
-    422: ContentRejectedError,
+    422: UnprocessableContentError,
     429: RateLimitError,
     503: ServiceUnavailableError,
 }
@@ -80,13 +86,13 @@ _STATUSES: Mapping[int, type[APIStatusError]] = {
 
 @attrs.frozen
 class RawResponse:
-    """What one attempt brought back.
+    """The response of one attempt.
 
     Attributes:
         status: The HTTP status.
         headers: The headers; names in any case.
         body: The body, decompressed.
-        complete: False if it was truncated, because it is too large for this API.
+        complete: False if the body was cut because it is too large for this API.
     """
 
     status: int
@@ -96,37 +102,16 @@ class RawResponse:
 
 
 def read_result(call: Call[T], response: RawResponse, attempts: int = 1) -> T:
-    """Read a response: the value, or the error.
-
-    Args:
-        call: What was asked.
-        response: The response.
-        attempts: How many attempts were made, for the error.
-
-    Raises:
-        APIStatusError: The service rejected it; the class follows from the code, then the status.
-        APIResponseError: It accepted the request, but the body cannot be read.
-    """
+    """Decode a response, or raise the `APIStatusError` or `APIResponseError` that it stands for."""
     if not 200 <= response.status <= 299:  # noqa: PLR2004 - success is any 2xx
         raise status_error(response, attempts, call.idempotency_key)
     try:
-        return _read_body(response, call.into)
-    except (codec.NotJSONError, codec.ShapeError) as error:
-        raise APIResponseError(
-            f"{call.method} {call.path.partition('?')[0]}: the service responded with "
-            f"{response.status}, but not with a readable {_name(call.into)} ({error}): "
-            f"{_beginning(response.body)}",
-            status=response.status,
-            body=response.body,
-            permanent=isinstance(error, codec.ShapeError) or _is_empty(call, response),
-            request_id=request_id(response),
-            attempts=attempts,
-            idempotency_key=call.idempotency_key,
-        ) from None
-
-
-def _name(into: object) -> str:
-    return into.__name__ if isinstance(into, type) else str(into)
+        value = _read_body(response, call.into)
+        if call.swap_id is not None:
+            _check_id(call.swap_id, value)
+    except (codec.NotJSONError, codec.ShapeError, _WrongSwapError) as error:
+        raise _unreadable(call, response, error, attempts) from None
+    return value
 
 
 def _read_body(response: RawResponse, into: type[T]) -> T:
@@ -137,18 +122,41 @@ def _read_body(response: RawResponse, into: type[T]) -> T:
     return codec.structure(codec.loads(response.body), into)
 
 
-def _is_empty(call: Call[Any], response: RawResponse) -> bool:
-    """Whether HTTP allows no body here, so that a retry would have none, too."""
+class _WrongSwapError(ValueError):
+    """A response that belongs to another request; sent again, this one gets its own."""
+
+
+def _check_id(wanted: str, value: object) -> None:
+    if isinstance(value, Swap) and value.id != wanted:
+        raise _WrongSwapError(f"it is about another swap, {short_repr(value.id)}")
+
+
+def _unreadable(
+    call: Call[Any], response: RawResponse, error: ValueError, attempts: int
+) -> APIResponseError:
+    """The error of a 2xx that cannot be used."""
+    into = call.into.__name__ if isinstance(call.into, type) else str(call.into)
+    where = f"{call.method} {call.path.partition('?')[0]}"
+    support = support_id(request_id(response), response.headers)
+    return APIResponseError(
+        f"{where}: the service responded with {response.status}, but the body is not a valid "
+        f"{into} ({error}): {_beginning(response.body)}{support}",
+        status=response.status,
+        body=response.body,
+        permanent=isinstance(error, codec.ShapeError) or _has_no_body(call, response),
+        request_id=request_id(response),
+        attempts=attempts,
+        idempotency_key=call.idempotency_key,
+    )
+
+
+def _has_no_body(call: Call[Any], response: RawResponse) -> bool:
+    """Whether HTTP allows this response no body, so that it will not have one next time either."""
     return call.method == "HEAD" or response.status in _WITHOUT_BODY
 
 
 def read_response(call: Call[T], response: RawResponse, attempts: int = 1) -> Response[T]:
-    """The same, with all that came around the value.
-
-    Raises:
-        APIStatusError: As in `read_result`.
-        APIResponseError: As in `read_result`.
-    """
+    """Decode a response like `read_result`, with its status, headers and rate limit."""
     return Response(
         value=read_result(call, response, attempts),
         status=response.status,
@@ -161,29 +169,27 @@ def read_response(call: Call[T], response: RawResponse, attempts: int = 1) -> Re
 
 
 def request_id(response: RawResponse) -> str | None:
-    """The request id of a successful response: only a header can carry it."""
+    """The request id in the headers; an error's envelope has it in its body."""
     return response.headers.get("x-request-id")
 
 
 def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
-    """The requests left according to the headers; None if they are missing or malformed."""
-    limit = _whole(headers.get("X-RateLimit-Limit"))
-    remaining = _whole(headers.get("X-RateLimit-Remaining"))
+    """The requests left, as the headers state them; None without valid headers."""
+    limit = _whole_number(headers.get("X-RateLimit-Limit"))
+    remaining = _whole_number(headers.get("X-RateLimit-Remaining"))
     if limit is None or remaining is None:
         return None
-    reset = _whole(headers.get("X-RateLimit-Reset"))
+    reset = _whole_number(headers.get("X-RateLimit-Reset"))
     return RateLimit(limit=limit, remaining=remaining, reset=reset)
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds of `Retry-After`; None if it is missing or malformed.
-
-    A date is relative to the response's own `Date`, so that different clocks do not matter.
-    """
+    """Seconds to wait by the Retry-After header; None without a valid one."""
     text = headers.get("Retry-After")
     seconds = _number(text)
     if seconds is not None:
-        return seconds
+        return min(seconds, _LONGEST_RETRY_AFTER)
+    # Relative to the response's own date: the clocks may differ.
     until, now = _http_date(text), _http_date(headers.get("Date"))
     if until is None:
         return None
@@ -193,16 +199,7 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
 def status_error(
     response: RawResponse, attempts: int, idempotency_key: str | None
 ) -> APIStatusError:
-    """Build the error of a response other than a 2xx.
-
-    Args:
-        response: The response.
-        attempts: How many attempts were made.
-        idempotency_key: The call's key, where it had one.
-
-    Returns:
-        The error; its class follows from the code, then from the status.
-    """
+    """The error that a response other than a 2xx stands for."""
     fields = _error_fields(response.body)
     code = fields.get("code")
     return error_class(response.status, code)(
@@ -219,7 +216,7 @@ def status_error(
 
 
 def _error_fields(body: bytes) -> dict[str, str]:
-    """The strings of the error envelope, as far as there is one."""
+    """The strings of the error envelope; empty without an envelope."""
     try:
         envelope = codec.loads(body)
     except codec.NotJSONError:
@@ -235,9 +232,14 @@ def _error_fields(body: bytes) -> dict[str, str]:
 
 
 def error_class(status: int, code: str | None) -> type[APIStatusError]:
-    """The class of an error: by its code, and by its status where the code is new."""
+    """The class of an error, by its code, or by its status if the code is unknown."""
     fallback = ServerError if status >= 500 else APIStatusError  # noqa: PLR2004 - all 5xx
     return CODES.get(code or "") or _STATUSES.get(status, fallback)
+
+
+def is_documented_rejection(error: AIFaceSwapError) -> bool:
+    """Whether the service itself stated that it did not carry out this attempt."""
+    return isinstance(error, APIStatusError) and error.code in DOCUMENTED_CODES
 
 
 def _no_message(response: RawResponse) -> str:
@@ -247,7 +249,7 @@ def _no_message(response: RawResponse) -> str:
 
 
 def _beginning(body: bytes) -> str:
-    """The first words of a body, fit for one line of a message."""
+    """The beginning of a body, as one line of a message."""
     # As text: it has more white space than bytes have.
     if not body.decode(errors="replace").strip():
         return "an empty body"
@@ -256,7 +258,7 @@ def _beginning(body: bytes) -> str:
     return text if len(text) <= _SHOWN and len(body) <= 2 * _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _whole(text: str | None) -> int | None:
+def _whole_number(text: str | None) -> int | None:
     """A number of requests or a Unix time, or None."""
     if text is None or len(text) > _MOST_DIGITS or not (text.isdecimal() and text.isascii()):
         return None

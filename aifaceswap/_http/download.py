@@ -16,10 +16,11 @@ from anyio import to_thread
 from yarl import URL
 
 from aifaceswap._api.responses import RawResponse, status_error
+from aifaceswap._http.attempts import CallOptions
 from aifaceswap._http.images import HEAD, TAIL, SwapImage, is_truncated, media_type_of, suffix_of
 from aifaceswap._http.retry import next_wait
 from aifaceswap._http.saving import PartialFile
-from aifaceswap._http.transport import CallOptions, Stream, Transport
+from aifaceswap._http.transport import Stream, Transport
 from aifaceswap._validation import is_loopback
 from aifaceswap.errors import (
     AIFaceSwapError,

@@ -6,14 +6,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import aiohttp
 
-from aifaceswap.errors import (
-    APIConnectionError,
-    APITimeoutError,
-)
+from aifaceswap.errors import APIConnectionError, APITimeoutError
 
 
 async def mapped_chunks(chunks: AsyncIterator[bytes], timeout: float) -> AsyncGenerator[bytes]:
-    """The same pieces; where they end in one of aiohttp's errors, it is one of ours."""
+    """The same chunks, with our errors in place of aiohttp's."""
     try:
         async for chunk in chunks:
             yield chunk
@@ -25,7 +22,7 @@ async def mapped_chunks(chunks: AsyncIterator[bytes], timeout: float) -> AsyncGe
 
 
 class _Lost(Exception):  # noqa: N818 - a carrier, never seen outside
-    """Carries a lost connection past aiohttp, which would send a GET again unasked."""
+    """Carries a lost connection past aiohttp, which would resend a GET unasked."""
 
 
 async def _send_once(
@@ -49,24 +46,41 @@ _NEVER_SENT = (
     ValueError,
     RuntimeError,
 )
+# The next attempt would fail in the same way.
+_PERMANENT = (
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.ServerFingerprintMismatch,
+    ValueError,
+    RuntimeError,
+)
+_BAD_GATEWAY = 500  # and above: a proxy that may recover
 
 
-def connection_error(error: BaseException, timeout: float) -> APIConnectionError:
-    """Our error for one of aiohttp's. Its words are ours: theirs may hold headers and URLs.
+def connection_error(
+    error: BaseException, timeout: float, *, sent: bool | None = None
+) -> APIConnectionError:
+    """Our error for one of aiohttp's, in our words: theirs may quote headers and URLs.
 
-    Args:
-        error: What aiohttp raised.
-        timeout: The attempt's timeout in seconds, for the message.
-
-    Returns:
-        The error, with `sent` telling whether the request may have reached the service.
+    `timeout` is the attempt's, in seconds. `sent` is whether its body may have been sent; None
+    if that can only be concluded from the error.
     """
     if isinstance(error, _Lost):
         error = error.args[0]
-    sent = not isinstance(error, _NEVER_SENT)
+    if sent is None:
+        sent = not isinstance(error, _NEVER_SENT)
     if isinstance(error, TimeoutError):
-        return APITimeoutError(f"no complete response within {timeout:.3g} s", sent=sent)
-    return APIConnectionError(f"{_what_happened(error)} ({type(error).__name__})", sent=sent)
+        what = "no complete response" if sent else "no connection"
+        return APITimeoutError(f"{what} within {timeout:.3g} s", sent=sent)
+    text = f"{_what_happened(error)} ({type(error).__name__})"
+    return APIConnectionError(text, sent=sent, permanent=_is_permanent(error))
+
+
+def _is_permanent(error: BaseException) -> bool:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return error.status < _BAD_GATEWAY
+    return isinstance(error, _PERMANENT)
 
 
 def _what_happened(error: BaseException) -> str:  # noqa: C901, PLR0911 - a table of words
@@ -80,8 +94,7 @@ def _what_happened(error: BaseException) -> str:  # noqa: C901, PLR0911 - a tabl
         case aiohttp.ClientHttpProxyError():
             return f"the proxy rejected the request with status {error.status}"
         case aiohttp.ClientResponseError():
-            # Its first line alone: what follows are bytes of the response.
-            return f"the response is not HTTP: {error.message.partition(chr(10))[0]}"
+            return "the response is not HTTP"
         case aiohttp.ClientPayloadError():
             return "the response was truncated or cannot be decompressed"
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
@@ -89,7 +102,7 @@ def _what_happened(error: BaseException) -> str:  # noqa: C901, PLR0911 - a tabl
         case RuntimeError():
             return "the session is closed or belongs to another event loop"
         case aiohttp.ServerFingerprintMismatch():
-            return "the certificate is not the one that was expected"
+            return "the certificate does not have the expected fingerprint"
         case ValueError():
             return "the request cannot be sent"
         case _:

@@ -1,4 +1,4 @@
-"""Whether and when to retry: pure functions of what happened."""
+"""Whether to try again, and after how long: pure functions of what happened."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from aifaceswap.errors import (
     APIResponseError,
     APIStatusError,
     APITimeoutError,
+    ConflictError,
     DailyLimitError,
+    RateLimitError,
 )
 
-RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_RETRIED_STATUSES = frozenset({408, 429})
+_SERVER_ERRORS = range(500, 600)
+# Not implemented, and HTTP version not supported: these will not change.
+_FINAL_SERVER_ERRORS = frozenset({501, 505})
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 8.0
 _DOUBLINGS = 10  # more than it takes to the longest
@@ -28,53 +33,52 @@ def next_wait(
     max_retries: int,
     jitter: Callable[[], float] = random.random,
 ) -> float | None:
-    """How long to wait before the next attempt.
-
-    Args:
-        attempt: How many attempts were made.
-        error: How the last one ended.
-        time_left: Seconds until the call's deadline.
-        max_retries: How many attempts may follow the first.
-        jitter: Gives a number from 0 to 1.
-
-    Returns:
-        Seconds to wait, or None: give up and raise the error. A ``Retry-After`` is obeyed and
-        never undercut; where it would pass the deadline, waiting is of no use.
-    """
+    """Seconds to wait before the next attempt; None if there must not be one."""
     if attempt > max_retries or not is_retryable(error):
         return None
-    wait = _wanted_wait(attempt, error, jitter)
-    return wait if wait < time_left else None
+    return retry_delay(attempt, error, time_left, jitter=jitter)
+
+
+def retry_delay(
+    attempt: int,
+    error: AIFaceSwapError,
+    time_left: float,
+    *,
+    jitter: Callable[[], float] = random.random,
+) -> float | None:
+    """Seconds to wait after an attempt, the first being 1; None if that exceeds the time left."""
+    backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(attempt - 1, _DOUBLINGS))
+    asked = getattr(error, "retry_after", None) or 0.0
+    if attempt == 1 and _was_reset(error):
+        backoff = 0.0
+    elif asked >= _FIRST_BACKOFF:
+        # Nor may the jitter exceed a deadline that Retry-After alone does not.
+        backoff = min(backoff, asked, (time_left - asked) / 2)
+    # Full jitter: callers that failed together do not come back together.
+    wait = asked + jitter() * backoff
+    return wait if asked < time_left and wait < time_left else None
 
 
 def is_retryable(error: AIFaceSwapError) -> bool:
-    """Whether the same bytes may well succeed when they are sent again.
-
-    Args:
-        error: How an attempt ended.
-
-    Returns:
-        True for lost connections, timeouts, responses that are not JSON, and the statuses 408,
-        429 (but not the daily limit), 500, 502, 503, 504.
-    """
+    """Whether the same bytes, sent again, may succeed."""
     if isinstance(error, APIStatusError):
-        return error.status in RETRIED_STATUSES and not isinstance(error, DailyLimitError)
-    if isinstance(error, APIResponseError):
-        return not error.permanent
-    return isinstance(error, APIConnectionError)
+        if isinstance(error, RateLimitError):
+            return not isinstance(error, DailyLimitError)
+        is_server_error = error.status in _SERVER_ERRORS
+        return error.status in _RETRIED_STATUSES or (
+            is_server_error and error.status not in _FINAL_SERVER_ERRORS
+        )
+    return isinstance(error, APIConnectionError | APIResponseError) and not error.permanent
 
 
-def _wanted_wait(attempt: int, error: AIFaceSwapError, jitter: Callable[[], float]) -> float:
-    if isinstance(error, APIStatusError) and error.retry_after is not None:
-        return error.retry_after
-    if attempt == 1 and _was_reset(error):
-        return 0.0
-    # Full jitter: callers that failed together do not come back together.
-    doublings = min(attempt - 1, _DOUBLINGS)
-    return jitter() * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**doublings)
+def is_in_progress(error: AIFaceSwapError) -> bool:
+    """Whether the service stated that an earlier request with the key is being carried out."""
+    if not isinstance(error, ConflictError):
+        return False
+    return error.retry_after is not None or "in_progress" in (error.code or "")
 
 
 def _was_reset(error: AIFaceSwapError) -> bool:
-    """Most likely an idle connection, closed as it was used again: no reason to back off."""
+    """Most likely the server closed an idle connection just as it was used: do not back off."""
     lost = isinstance(error, APIConnectionError) and error.sent
     return lost and not isinstance(error, APITimeoutError)

@@ -1,15 +1,21 @@
-"""aiohttp sessions: one for each event loop, closed with its loop."""
+"""aiohttp sessions: one for each event loop, closed with its loop; and the caller's own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
+from typing import Any, Final
 
 import aiohttp
 import attrs
+from aiohttp.abc import AbstractStreamWriter
 
 from aifaceswap.errors import APIConnectionError, ConfigurationError
+
+# Of each request, so that the settings of a caller's session do not apply.
+NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, ceil_threshold=float("inf"))
+MAX_HEADER: Final = 64 * 1024  # bytes; proxies add long policies and cookies
 
 
 class Sessions:
@@ -30,7 +36,7 @@ class Sessions:
             if loop.is_closed():
                 self._kept.pop(loop, None)
         session = aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
+            connector=_Connector(), cookie_jar=aiohttp.DummyCookieJar(), timeout=NO_TIMEOUT
         )
         kept = self._kept[asyncio.get_running_loop()] = _Kept(session, _close_with_loop(session))
         await anext(kept.guard)
@@ -59,6 +65,42 @@ def forget_names(session: aiohttp.ClientSession, failure: APIConnectionError) ->
     """After a failed connect the next attempt resolves the host's name again."""
     if not failure.sent and isinstance(session.connector, aiohttp.TCPConnector):
         session.connector.clear_dns_cache()
+
+
+class Body(aiohttp.BytesPayload):
+    """The body of one attempt, which knows whether it may have been sent."""
+
+    was_sent = False
+
+    def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> Coroutine[Any, Any, None]:
+        self.was_sent = True
+        return super().write_with_length(writer, content_length)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Does not reuse a connection on which the server has sent something unasked."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            # What came would be read as the response to the next request.
+            connection.close()
+
+
+def check_session(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
+    """Check that the running loop can use a caller's session; its settings are overridden."""
+    loop = asyncio.get_running_loop()
+    if session.closed:
+        reason = "must be open; the given aiohttp session is closed"
+    elif getattr(session, "_loop", loop) is not loop:  # its public name is deprecated
+        reason = "must belong to the running event loop; create it there"
+    else:
+        return session
+    raise ConfigurationError(f"session {reason}", field="session")
 
 
 @attrs.frozen

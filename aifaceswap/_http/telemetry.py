@@ -1,6 +1,7 @@
 """What a program can see of its calls: log records and OpenTelemetry spans.
 
-Neither ever holds the key, a body, a query, or a message of the service, which may quote one.
+Neither contains the API key, a body, a query, or a message of the service, which may quote one.
+Whatever fails in them, the call goes on.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from functools import lru_cache
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from functools import lru_cache, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 from urllib.parse import urlsplit
 
 from aifaceswap._api.requests import Call
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("aifaceswap")
 
-# What the conventions of OpenTelemetry know; any other is _OTHER there.
+# Known to the conventions of OpenTelemetry; any other method is _OTHER there.
 _METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 _GENERATION = {
     "gen_ai.operation.name": "generate_content",
@@ -33,11 +35,12 @@ _GENERATION = {
     "gen_ai.output.type": "image",
 }
 
+P = ParamSpec("P")
 Attributes = dict[str, str | int | float]
 
 
 class CallObserver:
-    """Observes one call and its attempts. This one does nothing."""
+    """Is notified of the course of one call. This one does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -51,30 +54,25 @@ class CallObserver:
         """The call has ended."""
 
     def sending(self) -> None:
-        """The budget has let an attempt go."""
+        """An attempt begins: its permit was granted."""
 
-    def answered(self, answer: RawResponse) -> None:
-        """The attempt got a response."""
+    def answered(self, response: RawResponse) -> None:
+        """The attempt has a response, of whatever status."""
 
     def retrying(self, error: AIFaceSwapError, wait: float) -> None:
-        """The attempt has failed; the next one follows in so many seconds."""
+        """The attempt has failed; the next one follows after so many seconds."""
 
 
 _NULL_OBSERVER = CallObserver()
 
 
 def observe(call: Call[Any], base_url: str) -> CallObserver:
-    """What to record of a call.
-
-    Args:
-        call: The call that begins.
-        base_url: Where it goes.
-
-    Returns:
-        Someone who listens if the program has asked for it by its settings of logging or of
-        OpenTelemetry, and someone who does not, at next to no cost, otherwise.
-    """
-    tracer = _tracer()
+    """What observes a call; by default next to nothing is done."""
+    try:
+        tracer = _tracer()
+    except Exception as error:  # whatever the program's provider raises
+        _report(error)
+        tracer = None
     if tracer is None and not _log.isEnabledFor(logging.INFO):
         return _NULL_OBSERVER
     return _LoggingObserver(call, base_url, tracer)
@@ -95,23 +93,44 @@ def _tracer_of(provider: TracerProvider) -> Tracer:
     return provider.get_tracer("aifaceswap", __version__)
 
 
+def _contained(method: Callable[P, None]) -> Callable[P, None]:
+    """Keep what handlers, factories, samplers and exporters raise away from the call."""
+
+    @wraps(method)
+    def contained(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception as error:  # whatever the program's own code raises
+            _report(error)
+
+    return contained
+
+
+def _report(error: Exception) -> None:
+    # A filter may turn the warning into an error.
+    with suppress(Warning):
+        text = f"aifaceswap: logging or tracing of a call failed with {type(error).__name__}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
 class _LoggingObserver(CallObserver):
-    """Writes one call down: in the log, and as a span where there is a tracer."""
+    """Writes log records of one call, and a span if there is a tracer."""
 
     def __init__(self, call: Call[Any], base_url: str, tracer: Tracer | None) -> None:
         self._call = call
         self._path = call.path.partition("?")[0]
-        self._scope = None if tracer is None else _open_span(tracer, call, base_url + self._path)
+        self._url = base_url + self._path
+        self._tracer = tracer
+        self._scope: AbstractContextManager[Span] | None = None
         self._span: Span | None = None
         self._attempts = 0
         self._in_attempt = False
         self._status: int | None = None
         self._request_id: str | None = None
+        self._began = time.perf_counter()
 
     def __enter__(self) -> Self:
-        self._began = time.perf_counter()
-        if self._scope is not None:
-            self._span = self._scope.__enter__()
+        self._open_span()
         return self
 
     def __exit__(
@@ -120,32 +139,41 @@ class _LoggingObserver(CallObserver):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._span is not None and self._scope is not None:
-            self._finish_span(self._span, exc)
-            # The error is not passed on: its message would be recorded.
-            self._scope.__exit__(None, None, None)
-        level = logging.DEBUG if exc is None else logging.INFO
-        if _log.isEnabledFor(level):
-            fields = self._fields(exc)
-            text = "%(method)s %(path)s: %(outcome)s (attempts: %(attempts)d, %(seconds).3f s)"
-            _log.log(level, text, {**fields, "outcome": self._outcome(exc)}, extra=fields)
+        self._finish_span(exc)
+        self._close_span()
+        self._log_end(exc)
 
     def sending(self) -> None:
         self._attempts += 1
         self._in_attempt = True
         self._status = self._request_id = None
 
-    def answered(self, answer: RawResponse) -> None:
-        self._status = answer.status
-        self._request_id = answer.headers.get("x-request-id")
+    def answered(self, response: RawResponse) -> None:
+        self._status = response.status
+        self._request_id = response.headers.get("x-request-id")
 
+    @_contained
     def retrying(self, error: AIFaceSwapError, wait: float) -> None:
         if self._span is not None:
             self._add_attempt(self._span, error, wait)
         if _log.isEnabledFor(logging.INFO):
             fields = {**self._fields(error), "retry_in": wait}
             text = "%(method)s %(path)s: %(outcome)s, trying again in %(retry_in).1f s"
-            _log.info(text, {**fields, "outcome": self._outcome(error)}, extra=fields)
+            self._log(logging.INFO, text, fields, error)
+
+    @_contained
+    def _log_end(self, error: BaseException | None) -> None:
+        level = logging.DEBUG if error is None else logging.INFO
+        if _log.isEnabledFor(level):
+            text = "%(method)s %(path)s: %(outcome)s (attempts: %(attempts)d, %(seconds).3f s)"
+            self._log(level, text, self._fields(error), error)
+
+    def _log(
+        self, level: int, text: str, fields: Mapping[str, object], error: BaseException | None
+    ) -> None:
+        # Prefixed: the program's own factory of records may use the plain names.
+        extra = {f"aifaceswap_{name}": value for name, value in fields.items()}
+        _log.log(level, text, {**fields, "outcome": self._outcome(error)}, extra=extra)
 
     def _fields(self, error: BaseException | None) -> dict[str, object]:
         """The same fields in every record, so that one format serves them all."""
@@ -166,11 +194,28 @@ class _LoggingObserver(CallObserver):
         return " ".join(str(part) for part in parts if part is not None)
 
     def _id_in(self, error: BaseException | None) -> str | None:
-        """The request id; an error's envelope has it where the headers do not."""
+        """The request id, of the headers or of an error's envelope."""
         return self._request_id or getattr(error, "request_id", None)
 
-    def _finish_span(self, span: Span, error: BaseException | None) -> None:
-        # It may have ended between two attempts, or before the first.
+    @_contained
+    def _open_span(self) -> None:
+        if self._tracer is not None:
+            scope = _open_span(self._tracer, self._call, self._url)
+            self._span = scope.__enter__()
+            self._scope = scope
+
+    @_contained
+    def _close_span(self) -> None:
+        if self._scope is not None:
+            # Without the error, whose message it would record.
+            self._scope.__exit__(None, None, None)
+
+    @_contained
+    def _finish_span(self, error: BaseException | None) -> None:
+        span = self._span
+        if span is None:
+            return
+        # The call may have ended between two attempts, or before the first.
         if self._in_attempt:
             self._add_attempt(span, error)
         span.set_attributes(self._ending(error))
@@ -181,7 +226,7 @@ class _LoggingObserver(CallObserver):
         if error is not None:
             from opentelemetry.trace import StatusCode  # noqa: PLC0415 - as in `_tracer`
 
-            # Without words: what the service says may quote what was sent.
+            # Without a description: the service's message may quote what was sent.
             span.set_status(StatusCode.ERROR)
 
     def _add_attempt(
@@ -194,7 +239,7 @@ class _LoggingObserver(CallObserver):
         span.add_event("aifaceswap.attempt", attributes)
 
     def _ending(self, error: BaseException | None) -> Attributes:
-        """How an attempt or a call has ended, as far as there is something to say."""
+        """The attributes of how an attempt or a call has ended."""
         known = {
             "http.response.status_code": self._status,
             "error.type": None if error is None else type(error).__name__,
@@ -204,7 +249,7 @@ class _LoggingObserver(CallObserver):
 
 
 def _open_span(tracer: Tracer, call: Call[Any], url: str) -> AbstractContextManager[Span]:
-    """The span of a call; it is the current one for whatever is done in the call."""
+    """The span of a call; it is the current span during the call."""
     from opentelemetry.trace import SpanKind  # noqa: PLC0415 - as in `_tracer`
 
     method = call.method if call.method in _METHODS else "_OTHER"

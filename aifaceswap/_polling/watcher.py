@@ -16,8 +16,9 @@ import attrs
 
 from aifaceswap._api.requests import Call, get_swap, list_swaps
 from aifaceswap._api.responses import read_result
+from aifaceswap._http.attempts import CallOptions
 from aifaceswap._http.retry import is_retryable
-from aifaceswap._http.transport import CallOptions, Transport
+from aifaceswap._http.transport import Transport
 from aifaceswap._limits import MAX_PAGE_SIZE
 from aifaceswap._polling.deliveries import DeliveryTracker
 from aifaceswap._polling.schedule import PolledSwap, PollSchedule

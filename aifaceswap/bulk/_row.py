@@ -20,8 +20,9 @@ import attrs
 
 from aifaceswap._api.requests import MAX_DOWNLOAD, Call, get_swap, list_swaps, post_swap
 from aifaceswap._api.responses import read_response, read_result
+from aifaceswap._http.attempts import CallOptions
 from aifaceswap._http.download import save_result
-from aifaceswap._http.transport import CallOptions, Transport
+from aifaceswap._http.transport import Transport
 from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped

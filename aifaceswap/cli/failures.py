@@ -39,6 +39,7 @@ from aifaceswap.errors import (
     ServiceUnavailableError,
     SourceUnreachableError,
     SwapFailedError,
+    UnprocessableContentError,
     UnresolvedRowError,
     UnsupportedMediaTypeError,
     WaitTimeoutError,
@@ -113,7 +114,11 @@ ADVICE: dict[type[BaseException], Advice] = {
     ),
     ConflictError: Advice(
         ERROR,
-        "The idempotency key was used for another request. Repeat that request, or {retry_new}",
+        "The idempotency key is in use. A request with it may still be in progress: wait a minute. "
+        "{again}",
+    ),
+    UnprocessableContentError: Advice(
+        ERROR, "An idempotency key belongs to one request: repeat that one, or {retry_new}"
     ),
     PayloadTooLargeError: Advice(ERROR, "Use smaller images."),
     UnsupportedMediaTypeError: Advice(
@@ -313,7 +318,9 @@ def _print_next(advice: str) -> None:
 
 def _placeholders(error: Exception, context: CommandContext) -> dict[str, str]:
     """What stands for the words in braces of an advice."""
-    retry = f"run:\n  {context.retyped()}"
+    unknown = getattr(error, "may_have_succeeded", False) and bool(context.resume)
+    # After an unknown result a new key could create a second swap.
+    retry = f"run:\n  {context.resume if unknown else context.retyped()}"
     own_key = any(word.startswith("--idempotency-key") for word in context.arguments)
     click_context = error.ctx if isinstance(error, click.UsageError) else None
     command = [context.command] if context.command else []
@@ -321,7 +328,7 @@ def _placeholders(error: Exception, context: CommandContext) -> dict[str, str]:
     return {
         "again": _resume_advice(context) if context.resume else f"To try again, {retry}",
         "retry": retry,
-        "retry_new": "use another --idempotency-key." if own_key else retry,
+        "retry_new": "use another --idempotency-key." if own_key and not unknown else retry,
         "retry_longer": f"run:\n  {context.retyped('--timeout', context.longer_timeout)}",
         "delay": format_duration(getattr(error, "retry_after", None)),
         "help": f"{click_context.command_path} --help"

@@ -199,7 +199,7 @@ def test_ctrl_c_ends_a_blocking_call_at_once(served: Emulator) -> None:
     output, errors = process.communicate(timeout=20)
     assert time.monotonic() - began < 5
     assert (output, errors, process.returncode) == (
-        "['idempotency key of the interrupted swap: order-8']\n",
+        "['aifaceswap: idempotency key: order-8']\n",
         "",
         0,
     )

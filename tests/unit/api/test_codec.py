@@ -102,7 +102,6 @@ def test_json_is_read(body: bytes, value: object) -> None:
         b"[1" + b"0" * 400 + b".0]",
         b"\xff\xfe{\x00}\x00",
         b'{"a": "\xff"}',
-        b"\xef\xbb\xbf{}",
         b"\x1f\x8b\x08\x00",
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,
@@ -434,22 +433,12 @@ def test_the_status_of_an_event(delivery: dict[str, str], status: str) -> None:
         ({**SWAP, "id": 5}, Swap, "expected a string, got 5 @ $.id"),
         (without(SWAP, "id"), Swap, "'id' is missing @ $.id"),
         ({**SWAP, "status": None}, Swap, "expected a string, got null @ $.status"),
-        ({**SWAP, "progress": "50"}, Swap, 'expected a number, got "50" @ $.progress'),
-        ({**SWAP, "progress": True}, Swap, "expected a number, got true @ $.progress"),
-        ({**SWAP, "metadata": []}, Swap, "expected an object, got [] @ $.metadata"),
-        (
-            {**SWAP, "created_at": "soon"},
-            Swap,
-            'expected an ISO 8601 time, got "soon" @ $.created_at',
-        ),
-        ({**SWAP, "created_at": 1}, Swap, "expected an ISO 8601 time, got 1 @ $.created_at"),
-        ({**SWAP, "result_url": {}}, Swap, "expected a string, got {} @ $.result_url"),
         ([], Swap, "expected an object, got [] @ $"),
         (None, Swap, "expected an object, got null @ $"),
         (
-            {**SWAP, "type": ["x" * 100]},
+            {**SWAP, "status": ["x" * 100]},
             Swap,
-            f'expected a string, got ["{"x" * 58}… @ $.type',
+            f'expected a string, got ["{"x" * 58}… @ $.status',
         ),
         (
             {**ACCOUNT, "credits": {**ACCOUNT["credits"], "total": "3"}},
@@ -489,10 +478,7 @@ def test_the_status_of_an_event(delivery: dict[str, str], status: str) -> None:
         (
             {**without(SWAP, "id"), "status": 1, "progress": []},
             Swap,
-            (
-                "'id' is missing @ $.id; expected a string, got 1 @ $.status; "
-                "expected a number, got [] @ $.progress"
-            ),
+            ("'id' is missing @ $.id; expected a string, got 1 @ $.status"),
         ),
         (1, dict, "expected an object, got 1 @ $"),
         ({}, list, "expected a list, got {} @ $"),
@@ -501,12 +487,61 @@ def test_the_status_of_an_event(delivery: dict[str, str], status: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_faults_name_their_path(value: object, into: type[Any], message: str) -> None:
+def test_wrong_shapes_name_their_path(value: object, into: type[Any], message: str) -> None:
     """The error says what was expected and what came, with the JSON path of each fault."""
     with pytest.raises(codec.ShapeError) as caught:
         codec.structure(value, into)
 
     assert message == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "odd"),
+    [
+        ("type", ["image"]),
+        ("credit_cost", "1"),
+        ("progress", "50"),
+        ("progress", True),
+        ("created_at", "soon"),
+        ("created_at", 1_700_000_000),
+        ("result_url", {"url": "https://example.com/r.jpg"}),
+        ("metadata", []),
+        ("webhook_url", 5),
+    ],
+)
+def test_an_odd_optional_field_is_kept_raw(
+    field: str, odd: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The swap was charged: it is returned, the field is in `extra`, and a warning names it."""
+    swap = codec.structure({**SWAP, field: odd, "new": 1}, Swap)
+
+    assert (swap.id, getattr(swap, field)) == (SWAP["id"], None)
+    assert swap.extra == {field: odd, "new": 1}
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert field in record.getMessage()
+    assert codec.unstructure(swap)[field] == odd
+
+
+def test_odd_fields_hide_no_missing_one() -> None:
+    """Without an id or a status there is no swap, whatever else is wrong."""
+    with pytest.raises(codec.ShapeError, match=r"^'id' is missing @ \$\.id$"):
+        codec.structure({"status": "queued", "progress": "50"}, Swap)
+
+
+def test_odd_fields_on_a_page_and_in_a_delivery() -> None:
+    """One odd field spoils neither the page nor the delivery."""
+    odd = {**SWAP, "progress": "50"}
+
+    page = codec.structure({"data": [SWAP, odd]}, SwapPage)
+    event = codec.structure({"event": "swap.completed", **odd}, WebhookEvent)
+
+    assert page.data[1].extra == event.swap.extra == {"progress": "50"}
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    """Some proxies and frameworks put one before the JSON."""
+    assert codec.loads(b"\xef\xbb\xbf" + b'{"a": 1}') == {"a": 1}
 
 
 @pytest.mark.parametrize("into", MODELS, ids=lambda cls: cls.__name__)

@@ -194,7 +194,7 @@ def test_a_name_that_does_not_resolve(run_checks: Command) -> None:
     [
         (refusal(503, "api_temporarily_disabled"), "503 api_temporarily_disabled"),
         (refusal(429, "rate_limited", {"Retry-After": "7"}), "429 rate_limited"),
-        (answer(200, b"<html>a proxy</html>"), "not with a readable Account"),
+        (answer(200, b"<html>a proxy</html>"), "not a valid Account"),
         (answer(302, b"", {"Location": "https://example.com/login"}), "a redirect to"),
         (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), "truncated"),
         (raw(b"SSH-2.0-OpenSSH\r\n"), "not HTTP"),

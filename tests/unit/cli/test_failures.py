@@ -11,7 +11,7 @@ import pytest
 from aifaceswap import errors
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import ADVICE, find_advice, report
-from aifaceswap.emulator import Emulator
+from aifaceswap.emulator import Emulator, Idempotency
 from support.command_fixtures import Command
 from support.commands import FOREVER
 from support.samples import FACE, TARGET
@@ -194,13 +194,13 @@ def test_the_key_of_a_swap_is_good_for_the_same_swap(command: Command, service: 
     assert service.balance == 999
 
 
-@pytest.mark.usefixtures("service")
-def test_a_key_used_for_another_swap(command: Command) -> None:
+def test_a_key_used_for_another_swap(command: Command, service: Emulator) -> None:
     """A key that belongs to another request is explained."""
+    service.configure(idempotency=Idempotency(reuse_status=422))
     command("create", FACE, TARGET, "--idempotency-key", "order-7")
     outcome = command("create", TARGET, FACE, "--idempotency-key", "order-7")
     assert outcome.code == 1
-    assert outcome.next.endswith("or use another --idempotency-key.")
+    assert "An idempotency key belongs to one request" in outcome.next
 
 
 def test_an_id_in_a_private_emulator(command: Command) -> None:

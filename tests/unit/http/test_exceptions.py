@@ -71,15 +71,15 @@ Maker = Callable[[Any], Exception]
 # How aiohttp makes each, whether the request may have been sent, and the words of ours.
 TABLE: dict[str, tuple[Maker, bool, str]] = {
     "ClientError": (bare, SENT, "the connection was lost"),
-    "ClientResponseError": (of_an_answer, SENT, "the response is not HTTP: Bad status line"),
-    "ContentTypeError": (of_an_answer, SENT, "the response is not HTTP: Bad status line"),
-    "WSServerHandshakeError": (of_an_answer, SENT, "the response is not HTTP: Bad status line"),
+    "ClientResponseError": (of_an_answer, SENT, "the response is not HTTP"),
+    "ContentTypeError": (of_an_answer, SENT, "the response is not HTTP"),
+    "WSServerHandshakeError": (of_an_answer, SENT, "the response is not HTTP"),
     "ClientHttpProxyError": (
         of_an_answer,
         NEVER_SENT,
         "the proxy rejected the request with status 400",
     ),
-    "TooManyRedirects": (of_an_answer, SENT, "the response is not HTTP: Bad status line"),
+    "TooManyRedirects": (of_an_answer, SENT, "the response is not HTTP"),
     "ClientConnectionError": (bare, SENT, "the connection was lost"),
     "ClientConnectionResetError": (of_the_system, SENT, "the connection was lost"),
     "ClientOSError": (of_the_system, SENT, "the connection was lost"),
@@ -106,12 +106,12 @@ TABLE: dict[str, tuple[Maker, bool, str]] = {
     "ServerConnectionError": (bare, SENT, "the connection was lost"),
     "ServerDisconnectedError": (bare, SENT, "the connection was lost"),
     "ServerTimeoutError": (bare, SENT, "no complete response within 30 s"),
-    "ConnectionTimeoutError": (bare, NEVER_SENT, "no complete response within 30 s"),
+    "ConnectionTimeoutError": (bare, NEVER_SENT, "no connection within 30 s"),
     "SocketTimeoutError": (bare, SENT, "no complete response within 30 s"),
     "ServerFingerprintMismatch": (
         lambda cls: cls(b"expected", b"got", "api.example.com", 443),
         NEVER_SENT,
-        "the certificate is not the one that was expected",
+        "the certificate does not have the expected fingerprint",
     ),
     "ClientPayloadError": (bare, SENT, "the response was truncated or cannot be decompressed"),
     "UploadAbortedError": (bare, SENT, "the connection was lost"),
@@ -261,6 +261,47 @@ def test_a_carrier_is_seen_through(inner: Exception) -> None:
 def test_the_words_of_a_timeout(timeout: float, words: str) -> None:
     """A timeout says how long was waited."""
     assert words == str(connection_error(TimeoutError(), timeout))
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_no_word_of_aiohttp_is_quoted(name: str) -> None:
+    """Its messages may quote headers: ours hold none of them."""
+    make, _, _ = TABLE[name]
+    error = make(DEFINED[name])
+
+    message = getattr(error, "message", "") or str(error)
+
+    assert message not in connection_error(error, 30.0).message
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), ValueError("x"), aiohttp.ClientError("x")])
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_body_that_was_sent_counts_more_than_the_class(error: Exception, sent: bool) -> None:
+    """Once the body is known to be sent or not, nothing is concluded from the exception."""
+    assert sent is connection_error(error, 30.0, sent=sent).sent
+
+
+def test_permanent_failures() -> None:
+    """A certificate, a URL or a proxy's rejection will not change; a proxy's own failure may."""
+    make = TABLE["ClientHttpProxyError"][0]
+    rejected = make(aiohttp.ClientHttpProxyError)
+    failed = aiohttp.ClientHttpProxyError(INFO, (), status=502, message="Bad Gateway")
+
+    assert connection_error(rejected, 30.0).permanent
+    assert not connection_error(failed, 30.0).permanent
+    permanent = {
+        name for name in MAPPED if connection_error(TABLE[name][0](DEFINED[name]), 30.0).permanent
+    }
+    assert permanent == {
+        "ClientHttpProxyError",
+        "ClientConnectorCertificateError",
+        "InvalidURL",
+        "InvalidUrlClientError",
+        "InvalidUrlRedirectClientError",
+        "NonHttpUrlClientError",
+        "NonHttpUrlRedirectClientError",
+        "ServerFingerprintMismatch",
+    }
 
 
 def test_an_unknown_exception_counts_as_sent() -> None:

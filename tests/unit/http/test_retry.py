@@ -36,6 +36,7 @@ TABLE: list[tuple[AIFaceSwapError, bool]] = [
     (errors.APIConnectionError("x", sent=False), True),
     (errors.APITimeoutError("x", sent=True), True),
     (errors.APITimeoutError("x", sent=False), True),
+    (errors.APIConnectionError("x", permanent=True), False),
     (errors.APIResponseError("x", permanent=False), True),
     (errors.APIResponseError("x", permanent=True), False),
     (errors.APIStatusError("x", status=302), False),
@@ -51,6 +52,7 @@ TABLE: list[tuple[AIFaceSwapError, bool]] = [
     (errors.ConflictError("x", status=409), False),
     (errors.PayloadTooLargeError("x", status=413), False),
     (errors.UnsupportedMediaTypeError("x", status=415), False),
+    (errors.UnprocessableContentError("x", status=422), False),
     (errors.ContentRejectedError("x", status=422), False),
     (errors.RateLimitError("x", status=429), True),
     (errors.DailyLimitError("x", status=429), False),
@@ -60,10 +62,17 @@ TABLE: list[tuple[AIFaceSwapError, bool]] = [
     (errors.ServerError("x", status=502), True),
     (errors.ServiceUnavailableError("x", status=503), True),
     (errors.ServerError("x", status=504), True),
-    (errors.ServerError("x", status=507), False),
+    (errors.ServerError("x", status=505), False),
+    (errors.ServerError("x", status=507), True),
+    (errors.ServerError("x", status=520), True),
+    (errors.ServerError("x", status=524), True),
+    (errors.ServerError("x", status=530), True),
+    (errors.ServerError("x", status=599), True),
+    (errors.APIStatusError("x", status=600), False),
     (errors.SwapFailedError("x"), False),
     (errors.WaitTimeoutError("x"), False),
     (errors.BulkStoppedError("x"), False),
+    (errors.UnresolvedRowError("x"), False),
     (errors.JournalError("x"), False),
     (errors.WebhookVerificationError("x"), False),
 ]
@@ -142,40 +151,57 @@ def test_a_first_reset_is_no_reason_to_wait(
     assert wait == next_wait(attempt, error, 60.0, max_retries=4, jitter=highest)
 
 
-@pytest.mark.parametrize("jitter", [lowest, highest])
-@pytest.mark.parametrize("attempt", [1, 2, 5])
-@pytest.mark.parametrize("seconds", [0.0, 0.3, 7.0, 59.0])
+@pytest.mark.parametrize(
+    ("retry_after", "attempt", "longest"),
+    [
+        (0.0, 1, 0.5),
+        (0.0, 5, 8.0),
+        (0.3, 1, 0.8),
+        (0.5, 4, 1.0),
+        (7.0, 1, 7.5),
+        (7.0, 9, 14.0),
+        (59.0, 1, 59.5),
+        (59.0, 3, 59.5),
+    ],
+)
 @pytest.mark.parametrize(
     "cls", [RateLimitError, ConcurrencyLimitError, ServiceUnavailableError, APIStatusError]
 )
-def test_retry_after_is_obeyed(
-    cls: type[APIStatusError], seconds: float, attempt: int, jitter: Callable[[], float]
+def test_retry_after_is_a_minimum(
+    cls: type[APIStatusError], retry_after: float, attempt: int, longest: float
 ) -> None:
-    """What the service asks for is what is waited: not less, whatever the jitter."""
+    """The jitter is on top of it, at most doubles it, and exceeds no deadline that it fits in."""
     status = 408 if cls is APIStatusError else 429
-    error = cls("wait", status=status, retry_after=seconds)
+    error = cls("wait", status=status, retry_after=retry_after)
 
-    assert seconds == next_wait(attempt, error, 60.0, max_retries=5, jitter=jitter)
+    shortest_wait = next_wait(attempt, error, 60.0, max_retries=9, jitter=lowest)
+    longest_wait = next_wait(attempt, error, 60.0, max_retries=9, jitter=highest)
+
+    assert (retry_after, longest) == (shortest_wait, longest_wait)
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "time_left", "wait"),
+    ("retry_after", "time_left", "fits"),
     [
-        (10.0, 10.1, 10.0),
-        (10.0, 10.0, None),
-        (10.0, 9.0, None),
-        (0.0, 0.0, None),
-        (1e12, 120.0, None),
-        (math.inf, math.inf, None),
+        (10.0, 10.1, True),
+        (1.9, 2.0, True),
+        (10.0, 10.0, False),
+        (10.0, 9.0, False),
+        (0.0, 0.0, False),
+        (1e12, 120.0, False),
+        (math.inf, math.inf, False),
     ],
 )
+@pytest.mark.parametrize("jitter", [lowest, highest])
 def test_no_wait_beyond_the_deadline(
-    retry_after: float, time_left: float, wait: float | None
+    retry_after: float, time_left: float, fits: bool, jitter: Callable[[], float]
 ) -> None:
     """A wait that would pass the deadline is not begun: the error is raised at once."""
     error = RateLimitError("wait", status=429, retry_after=retry_after)
 
-    assert wait == next_wait(1, error, time_left, max_retries=4)
+    wait = next_wait(1, error, time_left, max_retries=4, jitter=jitter)
+
+    assert fits is (wait is not None)
 
 
 @pytest.mark.parametrize("time_left", [0.0, -1.0, -math.inf])
@@ -216,10 +242,10 @@ def test_a_wait_is_always_sensible(
     wait = next_wait(attempt, error, time_left, max_retries=max_retries, jitter=lambda: jitter)
 
     if wait is None:
-        assert attempt > max_retries or time_left <= max(retry_after or 0.0, 8.0)
+        assert attempt > max_retries or time_left <= (retry_after or 0.0) + 8.0
     else:
-        assert 0.0 <= wait < time_left
-        assert wait == (retry_after if retry_after is not None else min(wait, 8.0))
+        assert (retry_after or 0.0) <= wait < time_left
+        assert wait <= (retry_after or 0.0) + 8.0
 
 
 def test_a_refusal_of_our_own_is_not_retried() -> None:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from aifaceswap import (
     AIFaceSwapError,
     APIConnectionError,
     APIResponseError,
+    BadRequestError,
     Budget,
     Client,
     RateLimitError,
@@ -30,7 +32,7 @@ from aifaceswap._http.telemetry import observe
 from aifaceswap.budget import Permit, Purpose
 from aifaceswap.emulator import Emulator
 from support.doc_pages import DOCS, blocks
-from support.samples import client_of
+from support.samples import KEY, client_of
 from support.scripted import SWAP, ScriptedServer, answer, raw, refusal, reset, stall
 
 trace = pytest.importorskip("opentelemetry.trace")
@@ -39,7 +41,6 @@ export = pytest.importorskip("opentelemetry.sdk.trace.export")
 memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
 sampling = pytest.importorskip("opentelemetry.sdk.trace.sampling")
 
-KEY = "key_secret_123"
 URLS: dict[str, Any] = {
     "source_url": "https://example.com/f.jpg?token=secret-source",
     "target_url": "https://example.com/t.jpg?token=secret-target",
@@ -51,7 +52,13 @@ FIELDS = {
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name in FIELDS}
+    """The fields of a record, without their prefix."""
+    prefix = "aifaceswap_"
+    return {
+        name.removeprefix(prefix): value
+        for name, value in vars(record).items()
+        if name.startswith(prefix)
+    }
 
 
 class Keeper(logging.Handler):
@@ -114,10 +121,12 @@ async def test_a_retry_leaves_a_record(records: list[logging.LogRecord]) -> None
         ("INFO", 429, "RateLimitError", 2),
         ("DEBUG", 200, None, 3),
     ]
-    assert [fields(record)["retry_in"] for record in records] == [0.0, 3.0, None]
+    first, second, last = (fields(record)["retry_in"] for record in records)
+    assert (first, last) == (0.0, None)
+    assert 3.0 <= second <= 4.0
     assert [fields(record)["request_id"] for record in records] == [None, "req_1", None]
     assert records[1].getMessage() == (
-        "GET /swaps/tsk_1: 429 RateLimitError, trying again in 3.0 s"
+        f"GET /swaps/tsk_1: 429 RateLimitError, trying again in {second:.1f} s"
     )
 
 
@@ -161,7 +170,9 @@ async def test_a_cancelled_call_leaves_a_record(records: list[logging.LogRecord]
 
 async def test_one_format_serves_all_records(records: list[logging.LogRecord]) -> None:
     """Every record has every field, so that no formatter stumbles."""
-    one = logging.Formatter(" ".join(f"{name}=%({name})s" for name in sorted(FIELDS)), "%", "%")
+    one = logging.Formatter(
+        " ".join(f"{name}=%(aifaceswap_{name})s" for name in sorted(FIELDS)), "%", "%"
+    )
     async with (
         ScriptedServer(reset, answer(), stall) as server,
         client_of(server, timeout=1, max_retries=1) as client,
@@ -266,14 +277,15 @@ async def test_attempts_are_events_of_the_span(spans: Any) -> None:
     assert span.attributes["http.response.status_code"] == 200
     assert span.attributes["aifaceswap.idempotency_key"] == "order-7"
     assert span.status.status_code == trace.StatusCode.UNSET
-    assert [dict(event.attributes) for event in span.events] == [
+    events = [dict(event.attributes) for event in span.events]
+    assert 3.0 <= events[1].pop("aifaceswap.retry_in") <= 4.0
+    assert events == [
         {"aifaceswap.attempt": 1, "error.type": "APIConnectionError", "aifaceswap.retry_in": 0.0},
         {
             "aifaceswap.attempt": 2,
             "http.response.status_code": 429,
             "error.type": "RateLimitError",
             "aifaceswap.request_id": "req_1",
-            "aifaceswap.retry_in": 3.0,
         },
         {"aifaceswap.attempt": 3, "http.response.status_code": 200},
     ]
@@ -453,14 +465,16 @@ async def test_no_secret_is_in_any_record_or_span(
         for _ in script[5:]:
             with pytest.raises(AIFaceSwapError):
                 await hasty.swaps.create(**URLS)
-        with pytest.raises(APIConnectionError):
+        with pytest.raises(AIFaceSwapError):
             await hasty.swaps.download(swap, tmp_path / "r.jpg")
     seen = [f"{record.getMessage()} {vars(record)}" for record in records]
     seen += [span.to_json() for span in spans.get_finished_spans()]
-    assert len(server.requests) == len(script)
-    assert len(seen) == 2 * len(script) - 1
+    # The download asks for a new link, with the last step as the response.
+    assert len(server.requests) == len(script) + 1
+    assert len(seen) == 2 * len(script) + 1
     for text in seen:
         assert "secret" not in text
+        assert KEY not in text
         assert "?" not in text
         assert KEY not in text
 
@@ -511,3 +525,89 @@ def test_the_pages_trace() -> None:
     assert [call["name"], order["name"]] == ["POST /swaps", "order 7"]
     assert call["parent_id"] == order["context"]["span_id"]
     assert call["attributes"]["aifaceswap.idempotency_key"] == "order-7"
+
+
+# --- what goes wrong in logging and tracing --------------------------------------------------
+
+
+class Broken(logging.Handler):
+    """A handler that cannot write: its disk is full, or its queue is closed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("disk full")
+
+
+@pytest.fixture
+def broken_factory() -> Iterator[None]:
+    """A LogRecord factory that sets the fields a web framework sets, and one that fails."""
+    original = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = original(*args, **kwargs)
+        record.request_id = record.path = record.status = "of the framework"
+        if record.args and record.levelno == logging.INFO:
+            raise KeyError("trace id")
+        return record
+
+    logging.setLogRecordFactory(factory)
+    yield
+    logging.setLogRecordFactory(original)
+
+
+@pytest.mark.usefixtures("broken_factory")
+async def test_a_record_factory_breaks_no_call(records: list[logging.LogRecord]) -> None:
+    """Neither by fields of the same name nor by an exception."""
+    async with ScriptedServer(reset, answer()) as server, client_of(server) as client:
+        with pytest.warns(RuntimeWarning, match="failed with KeyError"):
+            swap = await client.swaps.create(**URLS)
+    assert swap.id == "tsk_1"
+    (record,) = records
+    assert vars(record)["request_id"] == "of the framework"
+    assert fields(record)["status"] == 200
+
+
+@pytest.mark.parametrize("filtered", ["error", "ignore"])
+async def test_a_handler_breaks_no_call(filtered: str) -> None:
+    """Whatever it raises, and even if warnings are errors."""
+    logger, handler = logging.getLogger("aifaceswap"), Broken()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        async with (
+            ScriptedServer(reset, answer(), refusal(400, "validation_error")) as server,
+            client_of(server) as client,
+        ):
+            with warnings.catch_warnings():
+                warnings.simplefilter(filtered)  # type: ignore[arg-type]
+                assert (await client.swaps.create(**URLS)).id == "tsk_1"
+                with pytest.raises(BadRequestError):
+                    await client.swaps.create(**URLS)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("moment", ["on_start", "on_end", "should_sample"])
+async def test_a_tracer_breaks_no_call(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a span processor nor a sampler that raises; and the next span is a root again."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("collector is gone")
+
+    processor, sampler = sdk.SpanProcessor(), sampling.StaticSampler(sampling.Decision.RECORD_ONLY)
+    setattr(sampler if moment == "should_sample" else processor, moment, fail)
+    provider = sdk.TracerProvider(sampler=sampler)
+    provider.add_span_processor(processor)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    async with ScriptedServer(answer()) as server, client_of(server) as client:
+        with pytest.warns(RuntimeWarning, match="failed with RuntimeError"):
+            assert (await client.swaps.create(**URLS)).id == "tsk_1"
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+async def test_a_provider_breaks_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that gives no tracer."""
+    monkeypatch.setattr(trace, "get_tracer_provider", object)
+    async with ScriptedServer(answer()) as server, client_of(server) as client:
+        with pytest.warns(RuntimeWarning, match="failed with AttributeError"):
+            assert (await client.swaps.create(**URLS)).id == "tsk_1"
