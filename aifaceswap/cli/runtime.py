@@ -81,7 +81,9 @@ async def connect(
 ) -> AsyncGenerator[AsyncClient]:
     """Connect to the service, or to an emulator that stops with the client."""
     if not context.emulated:
-        async with AsyncClient(read_key(), budget=budget, proxy=context.proxy) as client:
+        async with AsyncClient(
+            read_key(), budget=budget, proxy=context.proxy or "environment"
+        ) as client:
             yield client
         return
     async with (

@@ -20,8 +20,10 @@ from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
+from yarl import URL
 
 from aifaceswap import _validation
+from aifaceswap._http.proxies import Proxies
 from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE, SIGNATURE_TOLERANCE
 from aifaceswap._validation import Secret
 from aifaceswap._version import __version__
@@ -45,7 +47,8 @@ TIMEOUT_SECONDS = 10.0
 _NOTABLE_SKEW = 30.0
 _RENEWAL = 14 * 86_400
 _SHOWN_ADDRESSES = 3
-_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_PROXY_CONNECTS = "needs a direct connection; the proxy connects to the service"
+_PROXIES = ("HTTPS_PROXY", "ALL_PROXY")
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)[^;]*?(?:>=(?P<least>[0-9.]+))?[^;>]*(?:;|$)")
 _EXTRA = re.compile(r"""extra == ['"](?P<name>[^'"]+)['"]""")
 
@@ -80,25 +83,33 @@ class Settings:
     Attributes:
         key: The API key, unchecked.
         base_url: The base URL, unchecked.
-        key_fault: What is wrong with the key.
-        url_fault: What is wrong with the URL.
+        proxy: The proxy that was typed, or ``"environment"``.
+        key_error: What is wrong with the key.
+        url_error: What is wrong with the URL.
+        uses_proxy: Whether requests to the base URL go through a proxy.
     """
 
     key: Secret
     base_url: str
+    proxy: str | None = attrs.field(default=None, repr=False)
     key_error: ConfigurationError | None = None
     url_error: ConfigurationError | None = None
+    uses_proxy: bool = False
 
     @classmethod
-    def check(cls, key: str | Secret, base_url: str) -> Settings:
-        """Check both."""
+    def check(cls, key: str | Secret, base_url: str, *, proxy: str | None = None) -> Settings:
+        """Check the key and the base URL."""
         secret = Secret(key)
         del key
+        url_error = _validation_error(_validation.base_url, base_url)
+        proxies = Proxies.of(None if proxy is None else Secret(proxy))
         return cls(
             secret,
             base_url,
+            proxy,
             _validation_error(_validation.api_key, secret),
-            _validation_error(_validation.base_url, base_url),
+            url_error,
+            url_error is None and proxies.proxy_for(URL(base_url)) is not None,
         )
 
     @property
@@ -203,8 +214,9 @@ def check_base_url(context: CommandContext, settings: Settings) -> Check:
 
 async def check_name(settings: Settings) -> Check:
     """Whether the host name of the base URL resolves."""
-    if settings.parts is None:
-        return Check("Name", "skipped", "needs a base URL")
+    if settings.parts is None or settings.uses_proxy:
+        reason = "needs a base URL" if settings.parts is None else _PROXY_CONNECTS
+        return Check("Name", "skipped", reason)
     host = settings.parts.hostname or ""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -227,8 +239,9 @@ async def check_name(settings: Settings) -> Check:
 async def check_tls(settings: Settings) -> Check:
     """Whether the TLS handshake succeeds, and how long the certificate is valid."""
     parts = settings.parts
-    if parts is None:
-        return Check("TLS", "skipped", "needs a base URL")
+    if parts is None or settings.uses_proxy:
+        reason = "needs a base URL" if parts is None else _PROXY_CONNECTS
+        return Check("TLS", "skipped", reason)
     if parts.scheme == "http":
         return Check("TLS", "ok", "not used: plain http, which does not leave this machine")
     try:
@@ -343,20 +356,20 @@ def check_requests(reply: Reply | None) -> Check:
     return Check("Requests", "ok", text, data=data)
 
 
-def check_proxies(reply: Reply | None) -> Check:
-    """Proxies in the environment, which the client does not use."""
+def check_proxies(settings: Settings, reply: Reply | None) -> Check:
+    """The proxy that is used, and those in the environment that are not."""
     names = [name for name in (*_PROXIES, *map(str.lower, _PROXIES)) if os.environ.get(name)]
-    if not names:
+    given = settings.proxy not in {None, "environment"}
+    source = "--proxy" if given else ", ".join(names)
+    if not source:
         return Check("Proxies", "ok", "none in the environment")
-    text = f"{', '.join(names)}: set, and not used"
-    data = {"ignored": names}
-    if reply is not None and reply.was_received:
-        return Check("Proxies", "ok", f"{text}; the service is reached without", data=data)
-    advice = (
-        "if this machine needs a proxy, use the package from Python: AsyncClient(proxy=...); "
-        "the command line cannot use one"
-    )
-    return Check("Proxies", "warning", text, advice, data)
+    data = {"from": source, "used": settings.uses_proxy}
+    if not settings.uses_proxy:
+        return Check("Proxies", "ok", f"{source}: not used for this base URL", data=data)
+    if reply is None or reply.was_received:
+        return Check("Proxies", "ok", f"{source}: used", data=data)
+    advice = "check the proxy; to connect without one, add the host to NO_PROXY"
+    return Check("Proxies", "warning", f"{source}: used, and nothing came back", advice, data)
 
 
 def pluralize(word: str, count: int) -> str:

@@ -55,7 +55,7 @@ async def _run_checks(context: CommandContext) -> list[Check]:
                 checks.check_clock(reply),
                 checks.check_credits(reply),
                 checks.check_requests(reply),
-                checks.check_proxies(reply),
+                checks.check_proxies(settings, reply),
             ]
 
 
@@ -63,10 +63,11 @@ async def _run_checks(context: CommandContext) -> list[Check]:
 async def _settings(context: CommandContext) -> AsyncGenerator[Settings]:
     if context.emulated:
         async with Emulator() as emulator:
-            yield Settings.check(emulator.api_key, emulator.base_url)
+            yield Settings.check(emulator.api_key, emulator.base_url, proxy=None)
         return
     key = Secret(os.environ.get(API_KEY_VARIABLE, ""))
-    yield Settings.check(key, os.environ.get(BASE_URL_VARIABLE) or _limits.DEFAULT_BASE_URL)
+    base_url = os.environ.get(BASE_URL_VARIABLE) or _limits.DEFAULT_BASE_URL
+    yield Settings.check(key, base_url, proxy=context.proxy or "environment")
 
 
 async def _fetch_account(settings: Settings) -> Reply:
@@ -76,6 +77,7 @@ async def _fetch_account(settings: Settings) -> Reply:
     async with AsyncClient(
         settings.key.reveal(),
         base_url=settings.base_url,
+        proxy=settings.proxy,
         timeout=TIMEOUT_SECONDS,
         deadline=TIMEOUT_SECONDS,
         max_retries=0,

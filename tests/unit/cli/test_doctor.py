@@ -426,18 +426,20 @@ def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> No
     assert check_versions().data.keys() == {"aifaceswap", "python"}
 
 
-def test_proxies_that_are_not_used(
+def test_proxies_in_the_environment(
     run_checks: Command, service: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are a warning where the service is out of reach; a password is not shown."""
-    monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@proxy.example:3128")
-    monkeypatch.setenv("all_proxy", "http://proxy.example:3128")
+    """They are not used for loopback; a proxy that is out of reach is named, no password shown."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@127.0.0.1:9")
     outcome = run_checks(service.base_url, service.api_key)
     assert (outcome.code, states(outcome)) == (0, {})
-    assert "HTTPS_PROXY, all_proxy: set, and not used" in checks(outcome)["Proxies"]["text"]
+    assert checks(outcome)["Proxies"]["text"] == "HTTPS_PROXY: not used for this base URL"
     outcome = run_checks("https://nowhere.invalid/api/v1")
-    assert states(outcome)["Proxies"] == "warning"
-    assert "AsyncClient(proxy=...)" in checks(outcome)["Proxies"]["next"]
+    found = states(outcome)
+    assert (found["Proxies"], found["Name"], found["TLS"]) == ("warning", "skipped", "skipped")
+    assert "NO_PROXY" in checks(outcome)["Proxies"]["next"]
+    monkeypatch.setenv("NO_PROXY", "nowhere.invalid")
+    assert states(run_checks("https://nowhere.invalid/api/v1"))["Name"] == "problem"
     assert "hidden" not in outcome.out
 
 

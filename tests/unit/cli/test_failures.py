@@ -307,3 +307,27 @@ def test_a_private_emulator_that_is_too_slow(command: Command) -> None:
     outcome = command("--emulator", "run", FACE, FOREVER, "--timeout", "0.05")
     assert outcome.code == 5
     assert outcome.next.endswith(f"\n  aifaceswap --emulator run --timeout 300 {FACE} {FOREVER}")
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_a_proxy_that_is_out_of_reach(
+    way: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--proxy` and HTTPS_PROXY are used, and their password is not shown."""
+    monkeypatch.setenv("AIFACESWAP_API_KEY", "key_1")
+    proxy = "http://user:hidden@127.0.0.1:9"
+    options = ("--proxy", proxy) if way == "option" else ()
+    if way == "environment":
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+    outcome = command(*options, "me")
+    assert outcome.code == 1
+    assert "127.0.0.1:9" in outcome.err
+    assert "hidden" not in outcome.err
+
+
+def test_a_proxy_that_is_none(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option is named."""
+    monkeypatch.setenv("AIFACESWAP_API_KEY", "key_1")
+    outcome = command("--proxy", "nonsense", "me")
+    assert outcome.code == 1
+    assert outcome.err.startswith("Error: --proxy must be ")
