@@ -233,6 +233,14 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """A web app for 24 simulated hours; what it leaves behind stands in docs/guides/waiting.md."""
+    session.install(".[cli]", *_group("bench"))
+    paths = {"PYTHONPATH": "tests", "PYTHONSAFEPATH": "1"}
+    session.run("python", "-m", "soak", *session.posargs, env=paths)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks beside other clients: `nox -s bench -- --help`."""
     session.install(".[cli]", *_group("bench"), *LIMITERS)

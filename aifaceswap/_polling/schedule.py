@@ -46,6 +46,7 @@ class PollSchedule:
         self._newest: deque[float] = deque()
         self._sorted: list[float] = []
         self._forecast_errors: deque[float] = deque(maxlen=_REMEMBERED)
+        self._forecasts_are_good = False
 
     @property
     def typical_duration(self) -> float:
@@ -67,7 +68,10 @@ class PollSchedule:
     def record_forecast(self, forecast: float, made: float, earliest: float, latest: float) -> None:
         """A swap has finished between two moments; its end was forecast at an earlier one."""
         error = max(earliest - forecast, forecast - latest, 0.0)
-        self._forecast_errors.append(error / max(forecast - made, 1.0))
+        errors = self._forecast_errors
+        errors.append(error / max(forecast - made, 1.0))
+        good = sum(one <= _GOOD_FORECAST for one in errors)
+        self._forecasts_are_good = len(errors) >= _ENOUGH and good * 2 >= len(errors)
 
     def next_poll_in(
         self, swaps: Sequence[PolledSwap], shortest: float, longest: float, scarcity: float
@@ -79,7 +83,7 @@ class PollSchedule:
         """
         if len(self._newest) < _ENOUGH:
             return longest
-        if self._forecasts_are_good():
+        if self._forecasts_are_good:
             longest = min(_STRETCH * longest, max(longest, _STRETCHED_TO))
         worth = min(_IDLE_AT_MOST, _IDLE_PER_SWAP * len(swaps)) * scarcity**0.5
         step = longest / _STEPS
@@ -93,17 +97,13 @@ class PollSchedule:
 
     def _probably_finished(self, swap: PolledSwap, moment: float) -> float:
         """How likely it is that a swap has finished at this moment, 0 to 1."""
-        if swap.forecast is not None and self._forecasts_are_good():
+        if swap.forecast is not None and self._forecasts_are_good:
             return float(moment >= swap.forecast)
         age = moment - swap.began
         if age <= 0:
             return 0.0
         unfinished_at_poll = 1.0 - self._share_below(max(0.0, -swap.began))
         return 1.0 - (1.0 - self._share_below(age)) / unfinished_at_poll
-
-    def _forecasts_are_good(self) -> bool:
-        good = sum(error <= _GOOD_FORECAST for error in self._forecast_errors)
-        return len(self._forecast_errors) >= _ENOUGH and good * 2 >= len(self._forecast_errors)
 
     def _share_below(self, age: float) -> float:
         """The share of swaps that took no longer than this."""
