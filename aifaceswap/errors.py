@@ -32,7 +32,7 @@
     └── WebhookVerificationError           a delivery that failed verification
 
 The class follows from the response's ``code``, or from its status if the code is unknown.
-Every error pickles and copies. An error describes the whole call, not only its last attempt:
+Every error pickles and copies. An error describes the complete call, not only its last attempt:
 the errors of earlier attempts are chained as ``__cause__``, and every error of a call that
 creates a swap carries its ``idempotency_key``. The same swap sent again with this key is never
 charged twice.

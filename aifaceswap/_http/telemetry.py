@@ -1,7 +1,7 @@
 """What a program can see of its calls: log records and OpenTelemetry spans.
 
 Neither contains the API key, a body, a query, or a message of the service, which may quote one.
-Whatever fails in them, the call goes on.
+Whatever fails in them, the call continues.
 """
 
 from __future__ import annotations
