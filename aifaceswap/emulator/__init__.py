@@ -1,7 +1,8 @@
 """The AI Face Swap API on a loopback port: stateful, strict, and without the network."""
 
 from aifaceswap.emulator import faults
-from aifaceswap.emulator._emulator import DEFAULT_API_KEY, Emulator, load_settings
+from aifaceswap.emulator._emulator import DEFAULT_API_KEY, Emulator
+from aifaceswap.emulator._loading import load_settings
 from aifaceswap.emulator._server.receivers import WebhookPost
 from aifaceswap.emulator._service.delivery_queue import DeliveryAttempt, DeliveryRecord
 from aifaceswap.emulator._service.records import RequestRecord, SwapRecord

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 import anyio.from_thread
@@ -13,7 +12,8 @@ import attrs
 
 from aifaceswap.emulator import _validators as validators
 from aifaceswap.emulator._control.api import Control
-from aifaceswap.emulator._server.receivers import LocalReceiver, to_receiver
+from aifaceswap.emulator._server.receivers import check_receiver, to_receiver
+from aifaceswap.emulator._server.running import Running, ServerThread, make_origin
 from aifaceswap.emulator._server.server import Frontend, Server
 from aifaceswap.emulator._server.webhook_sender import WebhookSender
 from aifaceswap.emulator._service.api import PREFIX, Api
@@ -22,20 +22,22 @@ from aifaceswap.emulator._service.fault_injector import FaultInjector
 from aifaceswap.emulator._service.records import describe_request, describe_swap
 from aifaceswap.emulator._service.results import ResultStore
 from aifaceswap.emulator._service.state import ServiceState
-from aifaceswap.emulator.clock import Clock, RealClock
+from aifaceswap.emulator.clock import Clock, to_clock
 from aifaceswap.emulator.faults import Fault
 from aifaceswap.emulator.limits import Limits
 from aifaceswap.emulator.settings import (
+    CHANGEABLE,
     Idempotency,
     Lag,
     ResultLinks,
     check_prices,
+    to_faults,
+    to_limits,
     to_prices,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from os import PathLike
+    from collections.abc import Mapping
     from typing import Self, Unpack
 
     from aifaceswap.emulator._server.receivers import Receiver
@@ -46,25 +48,6 @@ if TYPE_CHECKING:
 
 #: The default key of an emulator.
 DEFAULT_API_KEY: Final = "key_emulator"
-
-
-def _choose_clock(clock: Clock | None) -> Clock:
-    return RealClock() if clock is None else clock
-
-
-def _to_tuple(faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    # Other values are left to the validator.
-    return tuple(faults) if isinstance(faults, list) else cast("tuple[Fault, ...]", faults)
-
-
-def _to_limits(limits: Limits | None) -> Limits:
-    return Limits(per_minute=None, per_day=None, concurrent=None) if limits is None else limits
-
-
-def _check_receiver(emulator: Emulator, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, LocalReceiver):
-        return
-    validators.require_origin(attribute.name, value, loopback=validators.is_loopback(emulator.host))
 
 
 @attrs.define(eq=False, kw_only=True, on_setattr=attrs.setters.frozen)
@@ -103,7 +86,7 @@ class Emulator:
     seed: int = attrs.field(default=0, validator=validators.integer(least=0, most=2**63 - 1))
     clock: Clock = attrs.field(
         default=None,
-        converter=_choose_clock,
+        converter=to_clock,
         validator=validators.instance(Clock, "a Clock such as VirtualClock()"),
     )
     host: str = attrs.field(default="127.0.0.1", validator=validators.host)
@@ -114,13 +97,13 @@ class Emulator:
     credits: float = attrs.field(default=1000.0, validator=validators.number())
     limits: Limits = attrs.field(
         factory=Limits,
-        converter=_to_limits,
+        converter=to_limits,
         validator=validators.instance(Limits, "a Limits(...) or None"),
     )
     duration: float = attrs.field(default=3.0, validator=validators.number())
     spread: float = attrs.field(default=0.0, validator=validators.number())
     deliver_to: str | Receiver | None = attrs.field(
-        default=None, converter=to_receiver, validator=_check_receiver
+        default=None, converter=to_receiver, validator=check_receiver
     )
     idempotency: Idempotency = attrs.field(
         factory=Idempotency, validator=validators.instance(Idempotency, "an Idempotency(...)")
@@ -137,17 +120,17 @@ class Emulator:
         alias="faults",  # for type checkers that do not know attrs' rule
         default=(),
         repr=False,
-        converter=_to_tuple,
+        converter=to_faults,
         validator=validators.all_of(Fault),
     )
     _frontend: Frontend = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
     # Resets return to these settings; these are in effect.
     _base: Emulator = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
     _current: Emulator = attrs.field(init=False, repr=False, on_setattr=attrs.setters.NO_OP)
-    _running: _Running | None = attrs.field(
+    _running: Running | None = attrs.field(
         init=False, default=None, repr=False, on_setattr=attrs.setters.NO_OP
     )
-    _thread: _Thread | None = attrs.field(
+    _thread: ServerThread | None = attrs.field(
         init=False, default=None, repr=False, on_setattr=attrs.setters.NO_OP
     )
 
@@ -207,14 +190,14 @@ class Emulator:
 
     @property
     def requests(self) -> tuple[RequestRecord, ...]:
-        """The latest requests, oldest first: at most 10,000."""
+        """The latest requests, oldest first: at most 10,000 and 32 MiB."""
         with self._api.lock:
             entries = list(self._api.log)
         return tuple(map(describe_request, entries))
 
     @property
     def swaps(self) -> tuple[SwapRecord, ...]:
-        """Every swap as it is now, oldest first."""
+        """Every swap in its current state, oldest first."""
         with self._api.lock:
             swaps = list(self._api.state.swaps)
         now = self.clock.now()
@@ -233,7 +216,7 @@ class Emulator:
             return tuple(self._api.faults.records())
 
     def add_fault(self, fault: Fault) -> int:
-        """Switch a fault on, behind those that are there; from any thread.
+        """Add a fault after the others; from any thread.
 
         Returns:
             Its number, for `remove_fault()`.
@@ -246,16 +229,16 @@ class Emulator:
             return self._api.faults.add(fault)
 
     def remove_fault(self, number: int) -> None:
-        """Switch a fault off.
+        """Remove a fault.
 
         Raises:
-            KeyError: There is none with this number.
+            KeyError: No fault has this number.
         """
         with self._api.lock:
             self._api.faults.remove(number)
 
     def clear_faults(self) -> None:
-        """Switch all faults off."""
+        """Remove all faults."""
         with self._api.lock:
             self._api.faults.clear()
 
@@ -266,8 +249,8 @@ class Emulator:
             delivery_id: The `id` of one of `deliveries`.
 
         Raises:
-            KeyError: There is no such delivery.
-            ValueError: There is nowhere to deliver it to.
+            KeyError: No delivery has this id.
+            ValueError: There is no receiver: `deliver_to` is None.
         """
         with self._api.lock:
             self._api.queue.redeliver(delivery_id, self.clock.now())
@@ -277,19 +260,8 @@ class Emulator:
     @property
     def settings(self) -> Settings:
         """The settings in effect, without the faults."""
-        now = self._current
-        return {
-            "credits": now.credits,
-            "limits": now.limits,
-            "duration": now.duration,
-            "spread": now.spread,
-            "deliver_to": now.deliver_to,
-            "idempotency": now.idempotency,
-            "lag": now.lag,
-            "prices": now.prices,
-            "result_ttl": now.result_ttl,
-            "result_links": now.result_links,
-        }
+        values = {name: getattr(self._current, name) for name in CHANGEABLE}
+        return cast("Settings", values)
 
     def reset(self, **settings: Unpack[Settings]) -> None:
         """Return to the state after the start, on the same port; from any thread.
@@ -350,7 +322,7 @@ class Emulator:
             self._running.call(self._running.sender.drop_all)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on, a `RealClock` besides its own going; from any thread.
+        """Move the clock forward; from any thread. A `RealClock` also continues by itself.
 
         Args:
             seconds: 0 to 1e12.
@@ -385,11 +357,11 @@ class Emulator:
         self._thread.portal.call(self.settle)
 
     def add_key(self, api_key: str, limits: Limits | None = None) -> None:
-        """Make `api_key` live: same user and credits, its own list and counters.
+        """Add a valid API key: same user and credits, its own list and counters.
 
         Args:
-            api_key: A new one, or one that was revoked.
-            limits: Its rate limits; None: those of the emulator, or those that it had.
+            api_key: A new key, or one that was revoked.
+            limits: Its rate limits. None: those of the emulator, or those that the key had.
 
         Raises:
             ValueError: It cannot stand in an Authorization header.
@@ -430,9 +402,9 @@ class Emulator:
         host = "127.0.0.1" if self.host == "localhost" else self.host
         server = Server(self._frontend, host, self.port)
         port = await server.start()
-        self._api.results.origin = _make_origin(host, port)
+        self._api.results.origin = make_origin(host, port)
         sender = WebhookSender(self._frontend)
-        self._running = _Running(loop, server, sender, loop.create_task(sender.run()))
+        self._running = Running(loop, server, sender, loop.create_task(sender.run()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -448,7 +420,7 @@ class Emulator:
         with contextlib.ExitStack() as stack:
             portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
             portal.call(self.__aenter__)
-            self._thread = _Thread(portal, stack.pop_all())
+            self._thread = ServerThread(portal, stack.pop_all())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -457,72 +429,13 @@ class Emulator:
             with thread.stack:
                 thread.portal.call(self.__aexit__)
 
-    def _require_running(self) -> _Running:
+    def _require_running(self) -> Running:
         if self._running is None:
             raise RuntimeError("the emulator is not running: use `async with` or `with`")
         return self._running
-
-
-def load_settings(path: str | PathLike[str]) -> Settings:
-    """Read settings and faults from a TOML file, for `Emulator(**load_settings(path))`.
-
-    The file has a table `[settings]` and tables `[[fault]]`; both are optional:
-
-        [settings]
-        prices = { image = 3 }
-        idempotency = { forget_after = 3600 }
-
-        [[fault]]
-        match = "POST /swaps"
-        do = { action = "cloudflare_page", status = 524 }
-
-    Args:
-        path: The file.
-
-    Returns:
-        The settings that the file names, and `faults`.
-
-    Raises:
-        ValueError: It is not such a file; the message names the field.
-        OSError: It cannot be read.
-    """
-    from aifaceswap.emulator._script import read_script  # noqa: PLC0415 - loads cattrs
-
-    return read_script(Path(path).read_bytes(), str(path))
 
 
 def rebase(emulator: Emulator, settings: Settings) -> None:
     """Reset the emulator; later resets return to these settings instead of the constructor's."""
     emulator._base = attrs.evolve(emulator, **settings)
     emulator.reset()
-
-
-def _make_origin(host: str, port: int) -> str:
-    """How this machine reaches what listens there."""
-    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
-    return f"http://{f'[{own}]' if ':' in own else own}:{port}"
-
-
-@attrs.frozen(eq=False)
-class _Running:
-    """What there is only between start and stop."""
-
-    loop: asyncio.AbstractEventLoop
-    server: Server
-    sender: WebhookSender
-    task: asyncio.Task[None]
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Call a function in the loop: now where that is here."""
-        if asyncio._get_running_loop() is self.loop:
-            function()
-        else:
-            self.loop.call_soon_threadsafe(function)
-
-
-@attrs.frozen(eq=False)
-class _Thread:
-    """What there is only within a plain `with`."""
-
-    portal: anyio.from_thread.BlockingPortal
-    stack: contextlib.ExitStack

@@ -170,6 +170,11 @@ class VirtualClock(Clock):
         await future
 
 
+def to_clock(clock: Clock | None) -> Clock:
+    """Turn None into a clock that follows the event loop."""
+    return RealClock() if clock is None else clock
+
+
 def _require_ahead(seconds: float) -> None:
     validators.require_number("seconds", seconds)
     if not 0 <= seconds <= _FARTHEST:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import attrs
 
 from aifaceswap.emulator import _validators as validators
+from aifaceswap.emulator.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from aifaceswap.emulator._server.receivers import Receiver
     from aifaceswap.emulator.faults import Fault
-    from aifaceswap.emulator.limits import Limits
 
     class Settings(TypedDict, total=False):
         """The settings of an `Emulator` that can change while it runs."""
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
         result_ttl: float
         result_links: ResultLinks
 
+
+#: The settings, without the faults, that can change while the emulator runs.
+CHANGEABLE: Final = (
+    *("credits", "limits", "duration", "spread", "deliver_to", "idempotency", "lag", "prices"),
+    *("result_ttl", "result_links"),
+)
 
 #: Credits for each type of swap.
 PRICES: Final[Mapping[str, float]] = MappingProxyType({"image": 1, "gif": 2})
@@ -92,6 +98,16 @@ class ResultLinks:
         default=403, validator=validators.one_of(400, 401, 403, 404, 410)
     )
     origin: str | None = attrs.field(default=None, validator=validators.origin)
+
+
+def to_faults(given: Sequence[Fault]) -> tuple[Fault, ...]:
+    """Turn a list into a tuple; the validator rejects everything else."""
+    return tuple(given) if isinstance(given, list) else cast("tuple[Fault, ...]", given)
+
+
+def to_limits(given: Limits | None) -> Limits:
+    """Turn None into limits that are all off."""
+    return Limits(per_minute=None, per_day=None, concurrent=None) if given is None else given
 
 
 def to_prices(given: Mapping[str, float]) -> Mapping[str, float]:

@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 import anyio.to_thread
 import attrs
 
+from aifaceswap.emulator import _validators as validators
+
 #: An ASGI app, or a function of a `WebhookPost` that returns a status, a response or None.
 Receiver: TypeAlias = Callable[..., Any]
 
@@ -61,6 +63,13 @@ def to_receiver(given: Any) -> Any:
     if not callable(given):
         return given
     return LocalReceiver(cast("Receiver", given), asyncio._get_running_loop())
+
+
+def check_receiver(emulator: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Validate `deliver_to`: a receiver, or an origin on loopback if the emulator's host is."""
+    if not isinstance(value, LocalReceiver):
+        loopback = validators.is_loopback(emulator.host)
+        validators.require_origin(attribute.name, value, loopback=loopback)
 
 
 def _is_asgi(receiver: Receiver) -> bool:

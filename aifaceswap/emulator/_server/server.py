@@ -258,11 +258,7 @@ class Server:
     _runner: web.ServerRunner = attrs.field(init=False)
 
     async def start(self) -> int:
-        """Listen.
-
-        Returns:
-            The port: the one that was asked for, or a free one for 0.
-        """
+        """Listen, and return the port."""
         self._manager = _Manager(self.frontend)
         self._runner = web.ServerRunner(self._manager, shutdown_timeout=_SHUTDOWN)
         await self._runner.setup()

@@ -221,12 +221,7 @@ class DeliveryQueue:
             self._push(now, other)
 
     def redeliver(self, delivery_id: str, now: float) -> None:
-        """Plan one more attempt for now.
-
-        Raises:
-            KeyError: There is no such delivery.
-            ValueError: There is nowhere to deliver it to.
-        """
+        """Plan one more attempt for now; may raise `KeyError` or `ValueError`."""
         for delivery in self.deliveries:
             if delivery.id == delivery_id:
                 if delivery.url is None:

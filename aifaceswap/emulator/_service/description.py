@@ -17,15 +17,7 @@ PATH = "/openapi.json"
 
 
 def respond(request: ServerRequest, api: str) -> ServerResponse:
-    """The description; needs no key.
-
-    Args:
-        request: For `PATH`.
-        api: The path below which this emulator has the API.
-
-    Raises:
-        Refused: The method is not right.
-    """
+    """Return the description with `api` as its only server; may raise `Refused`."""
     if request.method not in {"GET", "HEAD"}:
         raise method_not_allowed(request.method, ["GET", "HEAD"])
     return ServerResponse(200, (("Content-Type", "application/json"),), _describe(api))

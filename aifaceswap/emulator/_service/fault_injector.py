@@ -33,22 +33,14 @@ class FaultInjector:
     _added: int = attrs.field(default=0, init=False)
 
     def add(self, fault: Fault) -> int:
-        """Switch a fault on.
-
-        Returns:
-            Its number.
-        """
+        """Add a fault and return its number."""
         armed = Armed(self._added, fault)
         (self.webhooks if is_for_webhooks(fault.match) else self.requests).append(armed)
         self._added += 1
         return armed.number
 
     def remove(self, number: int) -> None:
-        """Switch a fault off.
-
-        Raises:
-            KeyError: There is none with this number.
-        """
+        """Remove a fault; may raise `KeyError`."""
         for faults in (self.requests, self.webhooks):
             for armed in faults:
                 if armed.number == number:

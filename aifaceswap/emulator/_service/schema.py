@@ -63,11 +63,7 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def read_json(body: bytes) -> object:
-    """Decode a body strictly: UTF-8, no NaN, not nested too deep.
-
-    Raises:
-        Refused: It is not such JSON.
-    """
+    """Decode a body strictly: UTF-8, no NaN, not nested too deep; may raise `Refused`."""
     try:
         value: object = _decode(body.decode())
     except UnicodeDecodeError:
@@ -99,11 +95,7 @@ def are_same(one: SwapParams, other: SwapParams) -> bool:
 
 
 def read_swap(value: object) -> SwapParams:
-    """Check the body of a create request. Unknown fields are ignored, null is as good as absent.
-
-    Raises:
-        Refused: A field is missing or wrong; the message names it.
-    """
+    """Check the body of a create request: unknown fields are ignored, null means absent."""
     if not isinstance(value, dict):
         raise invalid("The body must be a JSON object.")
     body = cast("dict[str, object]", value)
@@ -229,11 +221,7 @@ def _read_metadata(body: dict[str, object]) -> dict[str, Any] | None:
 
 
 def read_query(query: str, *names: str) -> dict[str, str]:
-    """The named parameters of a raw query; others are ignored.
-
-    Raises:
-        Refused: One of them is there twice, or there are too many parameters.
-    """
+    """Return the named parameters of a raw query; may raise `Refused`."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
     except ValueError:
@@ -248,11 +236,7 @@ def read_query(query: str, *names: str) -> dict[str, str]:
 
 
 def read_limit(query: Mapping[str, str]) -> int:
-    """The page size of a query.
-
-    Raises:
-        Refused: It is not from 1 to 100.
-    """
+    """Return the page size of a query; may raise `Refused`."""
     text = query.get("limit")
     if text is None:
         return DEFAULT_PAGE
