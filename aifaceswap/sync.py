@@ -561,6 +561,8 @@ class Swaps:
         accept_new_key: bool = False,
         max_wait: float = 300.0,
         timeout: float | None = 900.0,
+        max_credits: float | None = None,
+        mark: bool = False,
     ) -> Bulk:
         """Create many swaps, each exactly once, and wait for all of them.
 
@@ -592,6 +594,12 @@ class Swaps:
             timeout: Maximum seconds, above 0, to wait for one swap. After it the row's outcome
                 is `WaitTimeoutError`, the run continues with its other slots, and the next run
                 waits for the swap again. None: no maximum.
+            max_credits: Maximum credits, 0 or more, that the swaps of the journal may cost, those
+                of earlier runs included. The run stops before the next swap could exceed it; a
+                price that rises while swaps are being created can. None: no maximum.
+            mark: Put the idempotency key of each row into the metadata of its swap, as
+                ``aifaceswap_idempotency_key``. A row that is resumed after the service may have
+                forgotten its key is found by it, instead of ending in `UnresolvedRowError`.
 
         Returns:
             The run.
@@ -613,6 +621,8 @@ class Swaps:
             accept_new_key=accept_new_key,
             max_wait=max_wait,
             timeout=timeout,
+            max_credits=max_credits,
+            mark=mark,
         )
         return Bulk(run, self._thread)
 

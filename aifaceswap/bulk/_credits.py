@@ -42,6 +42,10 @@ class Credits:
         if cost is not None:
             self._prices.setdefault(kind, cost)
 
+    def add(self, cost: float | None) -> None:
+        """Count a swap of an earlier run whose cost was not known before."""
+        self._spent += cost or 0.0
+
     async def reserve(self, row: object, kind: str) -> None:
         """Wait until the price of one more swap is sure not to pass the limit.
 

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
@@ -274,6 +274,15 @@ class Journal:
         """Those of these swap ids that the journal has."""
         query = "SELECT swap_id FROM rows WHERE swap_id IN (SELECT value FROM json_each(?))"
         return {swap_id for (swap_id,) in await self._query(query, json.dumps(ids))}
+
+    async def rows_with_metadata(self, metadata: Mapping[str, Any]) -> int:
+        """How many rows have this metadata."""
+        query = (
+            "SELECT json_extract(CAST(body AS TEXT), '$.metadata') AS metadata FROM rows "
+            "WHERE metadata IS NOT NULL"
+        )
+        found = await self._query(query)
+        return sum(json.loads(text) == metadata for (text,) in found)
 
     async def oldest_unanswered(self) -> float | None:
         """The Unix time at which the oldest INTENDED row was sent; None without one."""

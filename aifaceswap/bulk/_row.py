@@ -13,12 +13,20 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import attrs
 
-from aifaceswap._api.requests import MAX_DOWNLOAD, Call, get_swap, list_swaps, post_swap
+from aifaceswap._api import codec
+from aifaceswap._api.requests import (
+    MAX_DOWNLOAD,
+    Call,
+    get_swap,
+    list_swaps,
+    new_idempotency_key,
+    post_swap,
+)
 from aifaceswap._api.responses import read_response, read_result
 from aifaceswap._http.attempts import CallOptions
 from aifaceswap._http.download import save_result
@@ -26,7 +34,9 @@ from aifaceswap._http.transport import Transport
 from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
+from aifaceswap.bulk._credits import Credits
 from aifaceswap.bulk._journal import Journal, JournalEntry, State, error_json, swap_json
+from aifaceswap.bulk._recovery import REPLAY_WITHIN, Recovery, marked
 from aifaceswap.bulk._slots import Slot, Slots
 from aifaceswap.bulk._values import BulkSettings, Outcome, outcome_of
 from aifaceswap.bulk._verdicts import Verdict, may_have_created, may_have_reached_the_api, verdict
@@ -36,6 +46,7 @@ from aifaceswap.errors import (
     JournalError,
     RateLimitError,
     SwapFailedError,
+    UnresolvedRowError,
     WaitTimeoutError,
 )
 from aifaceswap.models import Swap, SwapPage
@@ -44,6 +55,8 @@ T = TypeVar("T")
 
 READING = CallOptions(timeout=ATTEMPT_TIMEOUT, deadline=600.0, max_retries=8)
 _LIST = CallOptions(timeout=10.0, deadline=30.0, max_retries=1)
+# Seconds after which a new swap is sure to be on the list.
+_LIST_LAG = 60.0
 # Seconds between two waits for a swap whose polls fail, and until that is the row's outcome.
 _POLL_PAUSE = 5.0
 _POLL_TROUBLE = 60.0
@@ -63,9 +76,11 @@ class Row:
     Attributes:
         entry: The row as the journal has it, or is about to.
         slot: Its slot, until its swap has finished.
-        began: When it was begun, by the loop's clock.
+        began: When this run began it, by the loop's clock.
+        sent: When it was first sent, by the same clock.
         swap: The swap as it was last seen.
         may_exist: Whether there may be a swap of this row that nobody has the id of.
+        was_resumed: Whether that is so since an earlier run.
         is_posting: Whether its POST is in progress.
         was_refused: Whether a POST of it is to be sent again.
         is_rejected: Whether the service has proven that there is no swap of this row.
@@ -74,8 +89,10 @@ class Row:
     entry: JournalEntry
     slot: Slot | None
     began: float
+    sent: float
     swap: Swap | None = None
     may_exist: bool = False
+    was_resumed: bool = False
     is_posting: bool = False
     was_refused: bool = False
     is_rejected: bool = False
@@ -97,6 +114,8 @@ class RowWorker:
         on_change: Called when the progress of a row has changed.
 
     Attributes:
+        credits: Keeps the run within its credits.
+        recovery: Looks for the swaps of rows that were sent long ago; None without a journal.
         doubt_after: Seconds after which the slot of an unfinished swap is doubtful.
         stopping: Whether nothing more is to be sent for rows that have no swap yet.
         leaving: Whether rows are to end once the id of their swap is written down.
@@ -120,6 +139,8 @@ class RowWorker:
         self._slots = slots
         self._breaker = breaker
         self._on_change = on_change
+        self.credits = Credits(math.inf if settings.max_credits is None else settings.max_credits)
+        self.recovery = None if journal is None else Recovery(self.read, journal)
         self.doubt_after = _DOUBT_AFTER if settings.timeout is None else settings.timeout
         self.stopping = False
         self.leaving = False
@@ -146,6 +167,7 @@ class RowWorker:
         """
         row.swap = row.entry.swap
         row.may_exist = row.entry.state == State.INTENDED and row.entry.sent_at is not None
+        row.was_resumed = row.may_exist
         try:
             return await self._complete(row)
         except JournalError:
@@ -190,18 +212,41 @@ class RowWorker:
     # --- the swap ---
 
     async def _create(self, row: Row) -> None:
+        if row.may_exist and _is_forgotten(row.entry):
+            await self._recover(row)
+        if row.entry.swap_id is None:
+            await self._create_within_credits(row)
+        if self.leaving:
+            raise RunStopped(None)
+
+    async def _create_within_credits(self, row: Row) -> None:
+        if not self.credits.is_limited:
+            await self._post_until_accepted(row)
+            return
+        await self.credits.reserve(row, swap_type(row.entry))
+        try:
+            await self._post_until_accepted(row)
+        finally:
+            was_created = row.entry.swap_id is not None
+            cost = row.entry.cost if was_created or row.may_exist else 0.0
+            await self.credits.settle(row, cost)
+
+    async def _post_until_accepted(self, row: Row) -> None:
         while row.entry.swap_id is None:
             async with self._breaker.turn():
                 began = self._clock()
                 if row.entry.sent_at is None:
-                    row.update(state=State.INTENDED, sent_at=time.time())
-                    await self._write(row.entry)
+                    await self._write_intention(row)
                 with _posting(row):
                     error = await self._post(row)
             if error is not None:
                 await self._handle_refusal(row, error, began)
-        if self.leaving:
-            raise RunStopped(None)
+
+    async def _write_intention(self, row: Row) -> None:
+        entry = row.entry
+        body = marked(entry.body, entry.key) if self._settings.mark else entry.body
+        row.update(state=State.INTENDED, sent_at=time.time(), body=body)
+        await self._write(row.entry)
 
     async def _post(self, row: Row) -> AIFaceSwapError | None:
         """Send the POST once; the swap's id is written down before this returns."""
@@ -221,17 +266,31 @@ class RowWorker:
         if row.slot is not None:
             row.slot.accepted()
             row.slot.doubt_in(self.doubt_after)
-        swap = row.swap = response.value
+        row.update(attempts=row.entry.attempts + response.attempts)
+        await self._take(row, response.value)
+        return None
+
+    async def _take(self, row: Row, swap: Swap) -> None:
+        """Write down which swap is the row's; one that has finished is written down soon."""
+        row.swap, row.may_exist = swap, False
         row.update(
             state=State.CREATED,
             swap_id=swap.id,
             cost=swap.credit_cost,
             swap_json=swap_json(swap),
-            attempts=row.entry.attempts + response.attempts,
         )
         if not swap.is_finished:
             await self._write(row.entry)
-        return None
+
+    async def _recover(self, row: Row) -> None:
+        """Look for the swap of a row whose key the service may have forgotten."""
+        swap = None if self.recovery is None else await self.recovery.find(row.entry)
+        if swap is None:
+            row.may_exist = False
+            row.update(sent_at=None)
+        else:
+            self.credits.add(swap.credit_cost)
+            await self._take(row, swap)
 
     async def _handle_refusal(self, row: Row, error: AIFaceSwapError, began: float) -> None:
         """Raise what ends the row or the run; return if the POST is to be sent again."""
@@ -246,10 +305,7 @@ class RowWorker:
             case Verdict.KEY_REJECTED:
                 raise RunStopped(error)
             case Verdict.NO_CREDITS:
-                if not row.may_exist:
-                    row.update(state=State.NO_CREDITS, error_json=error_json(error))
-                    await self._write(row.entry)
-                raise RunStopped(error)
+                await self._handle_no_credits(row, error)
             case Verdict.REJECTED:
                 row.is_rejected = not row.may_exist
                 raise error
@@ -258,6 +314,21 @@ class RowWorker:
                 raise error
         if self.stopping:
             raise RunStopped(error)
+
+    async def _handle_no_credits(self, row: Row, error: AIFaceSwapError) -> None:
+        """Stop the run; return if the service only repeated what it once said to this key."""
+        if row.was_resumed and row.may_exist and self.recovery is not None:
+            row.was_resumed = False
+            await asyncio.sleep((row.entry.sent_at or 0.0) + _LIST_LAG - time.time())
+            with suppress(UnresolvedRowError):
+                await self._recover(row)
+                if row.entry.swap_id is None:
+                    row.update(key=new_idempotency_key())
+                return
+        if not row.may_exist:
+            row.update(state=State.NO_CREDITS, error_json=error_json(error))
+            await self._write(row.entry)
+        raise RunStopped(error)
 
     async def _change_slot(
         self, row: Row, slot: Slot, error: AIFaceSwapError, began: float
@@ -352,6 +423,16 @@ class RowWorker:
     async def _write(self, entry: JournalEntry) -> None:
         if self._journal is not None:
             await self._journal.write(entry)
+
+
+def swap_type(entry: JournalEntry) -> str:
+    """The type of a row's swap."""
+    return str(codec.loads(entry.body).get("type"))
+
+
+def _is_forgotten(entry: JournalEntry) -> bool:
+    """Whether the service may no longer remember the row's idempotency key."""
+    return entry.sent_at is not None and time.time() - entry.sent_at > REPLAY_WITHIN
 
 
 @contextmanager

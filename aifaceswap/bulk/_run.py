@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sized
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._journal import FINISHED, Journal, JournalEntry, Owner, State
+from aifaceswap.bulk._recovery import REPLAY_WITHIN
 from aifaceswap.bulk._row import READING, Row, RowWorker
 from aifaceswap.bulk._rows import RejectedRow, Requests, Rows
 from aifaceswap.bulk._slots import Slot, Slots
@@ -212,6 +214,7 @@ class AsyncBulk:
                 self._stop_for(error)
 
     async def _begin_rows(self) -> None:
+        await self._learn_from_journal()
         await self._count_swaps_of_others()
         settings = self._settings
         rows = Rows(
@@ -248,14 +251,16 @@ class AsyncBulk:
 
     async def _begin(self, entry: JournalEntry) -> None:
         await self._rows_begun.acquire()
-        slot = None
+        slot, age = None, 0.0
         if entry.state == State.CREATED:
             # The service counts it already.
             slot = self._slots.hold()
-            slot.doubt_in(self._worker.doubt_after)
+            if entry.sent_at is not None:
+                age = max(0.0, time.time() - entry.sent_at)
+            slot.doubt_in(self._worker.doubt_after - age)
         elif entry.state != State.AWAITING_DOWNLOAD:
             slot = await self._slots.acquire()
-        row = Row(entry, slot, self._clock())
+        row = Row(entry, slot, began=self._clock(), sent=self._clock() - age)
         task = asyncio.ensure_future(self._complete(row))
         self._rows[row] = task
         task.add_done_callback(lambda _: self._rows.pop(row))
@@ -275,6 +280,18 @@ class AsyncBulk:
         else:
             self._put(outcome)
 
+    async def _learn_from_journal(self) -> None:
+        """Count the credits of earlier runs, and read the list for rows that were sent long ago."""
+        if self._journal is None or self._worker.recovery is None:
+            return
+        if self._worker.credits.is_limited:
+            self._worker.credits.start(*await self._journal.costs())
+        oldest = await self._journal.oldest_unanswered()
+        if oldest is not None and time.time() - oldest > REPLAY_WITHIN:
+            # Before the first POST: what it creates must not be taken for an older row's.
+            with suppress(AIFaceSwapError):
+                await self._worker.recovery.list_since(oldest)
+
     async def _count_swaps_of_others(self) -> None:
         """The service counts every unfinished swap of the key: others hold slots, too."""
         ours = set[str]() if self._journal is None else await self._journal.unfinished_ids()
@@ -283,6 +300,7 @@ class AsyncBulk:
         except AIFaceSwapError:
             return
         for swap in page:
+            self._worker.credits.learn(str(swap.type), swap.credit_cost)
             if not swap.is_finished and swap.id not in ours:
                 slot = self._slots.hold(own=False)
                 task = asyncio.ensure_future(self._hold_slot_for(swap, slot))
@@ -314,7 +332,7 @@ class AsyncBulk:
             total=self._total,
             in_flight=len(in_flight),
             oldest_id=None if oldest is None else oldest.entry.swap_id,
-            oldest_seconds=0.0 if oldest is None else self._clock() - oldest.began,
+            oldest_seconds=0.0 if oldest is None else self._clock() - oldest.sent,
             paused=self._breaker.error,
             **self._counts,
         )

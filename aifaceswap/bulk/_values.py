@@ -10,7 +10,7 @@ from typing import Literal
 import attrs
 
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS
-from aifaceswap.bulk._journal import JournalEntry
+from aifaceswap.bulk._journal import FINISHED, JournalEntry
 from aifaceswap.errors import AIFaceSwapError
 from aifaceswap.models import Swap
 
@@ -24,6 +24,8 @@ class Outcome:
         idempotency_key: The key that it was sent with; None if it was never sent.
         swap: The swap as it was last seen; None if there is none.
         error: Why the row has no result; None if it has one.
+        is_open: Whether the next run with the journal continues the row: nothing proves that it
+            has failed, or its result is only not downloaded yet.
         path: The file of its picture, if it was downloaded.
         attempts: How many requests its creation took in this run.
         seconds: From its submission to its end.
@@ -33,6 +35,7 @@ class Outcome:
     idempotency_key: str | None = None
     swap: Swap | None = None
     error: AIFaceSwapError | None = None
+    is_open: bool = False
     path: Path | None = None
     attempts: int = 0
     seconds: float = 0.0
@@ -52,6 +55,7 @@ def outcome_of(
         idempotency_key=entry.key,
         swap=swap or entry.swap,
         error=error or entry.error,
+        is_open=entry.state not in FINISHED,
         path=None if entry.path is None else Path(os.fsdecode(entry.path)),
         attempts=entry.attempts,
         seconds=entry.seconds,
@@ -96,3 +100,5 @@ class BulkSettings:
     accept_new_key: bool = False
     max_wait: float = 300.0
     timeout: float | None = 900.0
+    max_credits: float | None = None
+    mark: bool = False

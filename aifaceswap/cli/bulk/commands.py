@@ -92,12 +92,36 @@ def bulk() -> None:
     help="Resume a journal of another API key; rows in progress are listed, not sent again.",
 )
 @click.option(
+    "--retry-rejected",
+    is_flag=True,
+    help="Retry rows that the service rejected for their content, too.",
+)
+@click.option(
     "--concurrency",
     type=Integer(1, 100),
     default=MAX_UNFINISHED_SWAPS,
     show_default=True,
     metavar="N",
     help=f"Maximum number of unfinished swaps; the service allows {MAX_UNFINISHED_SWAPS}.",
+)
+@click.option(
+    "--timeout",
+    type=FiniteFloat(min=0, min_open=True),
+    default=900,
+    show_default=True,
+    metavar="SECONDS",
+    help="Maximum time to wait for one swap; the next run waits for it again.",
+)
+@click.option(
+    "--max-credits",
+    type=FiniteFloat(min=0),
+    metavar="CREDITS",
+    help="Stop before the swaps of the journal cost more than this.",
+)
+@click.option(
+    "--mark",
+    is_flag=True,
+    help="Put idempotency keys into the metadata, to find swaps after days.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Check all rows and estimate time and cost; create nothing."

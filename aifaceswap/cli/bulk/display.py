@@ -83,7 +83,7 @@ class BulkDisplay:
         self._silent = silent
         self._progress = BulkProgress(total=None)
         self._clock = clock
-        self._began = clock()
+        self._began = self._shown_at = clock()
         self._ends: deque[float] = deque()
         self._ended = 0
         self._price = 1.0
@@ -131,6 +131,7 @@ class BulkDisplay:
         self._ended += ended
         self._ends.extend([self._clock()] * ended)
         self._progress = progress
+        self._shown_at = self._clock()
 
     def add(self, outcome: Outcome, line: int | None) -> None:
         """Learn from an outcome, and name a row that has failed."""
@@ -161,7 +162,20 @@ class BulkDisplay:
         counts = Text("  ").join(
             [Text(f"  {progress.done:,} done"), failed, Text(f"{progress.in_flight:,} in progress")]
         )
-        return Group(bar, counts, Text(f"  {self._spent()}", style="dim"))
+        lines: list[RenderableType] = [bar, counts, Text(f"  {self._spent()}", style="dim")]
+        if note := self._waits_for():
+            lines.append(Text(f"  {note}", style="dim", overflow="ellipsis", no_wrap=True))
+        return Group(*lines)
+
+    def _waits_for(self) -> str | None:
+        """What the run waits for: the end of a pause, or its oldest swap."""
+        progress = self._progress
+        if progress.paused is not None:
+            return rendering.printable(f"paused: {progress.paused.message}")
+        if progress.oldest_id is None:
+            return None
+        age = progress.oldest_seconds + self._clock() - self._shown_at
+        return rendering.printable(f"oldest: {progress.oldest_id} ({format_duration(age)})")
 
     def _pace(self, finished: int) -> str:
         now = self._clock()

@@ -39,7 +39,11 @@ class BulkArguments:
         output: The folder for the results.
         retry_failed: Whether to do failed rows again.
         accept_new_key: Whether to continue a journal of another API key.
+        retry_rejected: Whether to do rows again that were rejected for their content.
         concurrency: How many swaps may be unfinished at once.
+        timeout: Seconds to wait for one swap.
+        max_credits: The credits that the swaps of the journal may cost; None: no maximum.
+        mark: Whether to put the idempotency key into the metadata.
     """
 
     rows: Path | None
@@ -47,7 +51,11 @@ class BulkArguments:
     output: Path | None = None
     retry_failed: bool = False
     accept_new_key: bool = False
+    retry_rejected: bool = False
     concurrency: int = MAX_UNFINISHED_SWAPS
+    timeout: float = 900.0
+    max_credits: float | None = None
+    mark: bool = False
 
     def find_journal(self, context: CommandContext) -> Path | None:
         """The journal that was given, or the one next to the input."""
@@ -89,6 +97,8 @@ class _Run:
     done: int = 0
     failed: int = 0
     invalid: int = 0
+    # Rows that failed without a proof, so that the same command continues them.
+    unfinished: int = 0
     _begun: float | None = None
     # Whether a row of this run had a slot: others have their outcomes from the journal.
     _has_started: bool = False
@@ -119,8 +129,13 @@ class _Run:
                 journal=self.journal,
                 download_to=self.arguments.output,
                 concurrency=self.arguments.concurrency,
-                retry_failed=self.arguments.retry_failed,
                 accept_new_key=self.arguments.accept_new_key,
+                retry_failed="all"
+                if self.arguments.retry_rejected
+                else self.arguments.retry_failed,
+                timeout=self.arguments.timeout,
+                max_credits=self.arguments.max_credits,
+                mark=self.arguments.mark,
                 on_progress=partial(self._show_progress, display),
             )
             async with bulk as outcomes:
@@ -155,7 +170,10 @@ class _Run:
         """Show what to do about rows that have failed."""
         if self.invalid:
             note(f"{self.invalid:,} of the rows are invalid and were not sent: correct them first.")
-        if self.failed and not self.context.emulated:
+        if self.unfinished and not self.context.emulated:
+            rows = f"{self.unfinished:,} rows are not finished"
+            note(f"{rows}. Next: continue them (creates no second swap):\n  {self.context.resume}")
+        if self.failed > self.invalid + self.unfinished and not self.context.emulated:
             flag = "" if self.arguments.retry_failed else " --retry-failed"
             command = f"{self.context.retyped()}{flag}"
             note(f"Next: retry the failed rows (creates new swaps):\n  {command}")
@@ -181,6 +199,7 @@ class _Run:
         self.done += outcome.ok
         self.failed += not outcome.ok
         self.invalid += isinstance(outcome.error, InvalidRequestError)
+        self.unfinished += outcome.is_open
         display.add(outcome, line)
         if not self.context.shows_table:
             fields = outcome_fields(outcome)

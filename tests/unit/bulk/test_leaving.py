@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def working(client: AsyncClient, journal: Path) -> Work:
 
 @pytest.mark.parametrize("leave", WAYS)
 async def test_posts_in_flight_are_finished_and_written_down(
-    leave: Callable[[Work], Coroutine[Any, Any, None]], tmp_path: Path
+    leave: Callable[[Work], Awaitable[None]], tmp_path: Path
 ) -> None:
     """Every swap that was created is known by its id, and the journal is usable at once."""
     journal = tmp_path / "run.sqlite"
@@ -90,7 +90,7 @@ async def test_posts_in_flight_are_finished_and_written_down(
 
 @pytest.mark.parametrize("leave", WAYS)
 async def test_a_post_that_stalls_is_waited_for_ten_seconds(
-    leave: Callable[[Work], Coroutine[Any, Any, None]], tmp_path: Path
+    leave: Callable[[Work], Awaitable[None]], tmp_path: Path
 ) -> None:
     """No longer; its row is resumed with its key."""
     journal = tmp_path / "run.sqlite"
