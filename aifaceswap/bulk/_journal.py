@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, S
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
@@ -34,6 +35,8 @@ T = TypeVar("T")
 A = TypeVarTuple("A")
 
 _CHUNK = 1000
+_ALL = "SELECT * FROM rows WHERE number > ? ORDER BY number LIMIT ?"
+_PLACE = slice(4, 6)  # identity and occurrence among the columns
 _ERROR_FIELDS = ("status", "code", "request_id", "retry_after", "attempts")
 
 
@@ -130,10 +133,14 @@ class JournalView:
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
         self._connection = connection
         self._path = path
+        self._in_order: Iterator[Any] | None = self._in_chunks(_ALL)
         # What a run has seen is counted on disk: a million rows take no memory.
+        self._execute("PRAGMA temp.journal_mode = OFF")
         self._execute(
             "CREATE TEMP TABLE seen (identity BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID"
         )
+        self._next: Any = next(self._in_order, None)
+        self._last_in_order = -1
 
     @classmethod
     @contextmanager
@@ -153,7 +160,7 @@ class JournalView:
 
     def entries(self) -> Iterator[JournalEntry]:
         """All rows in the order of their numbers."""
-        return self._in_chunks("SELECT * FROM rows WHERE number > ? ORDER BY number LIMIT ?")
+        return map(_entry, self._in_chunks(_ALL))
 
     def next_number(self) -> int:
         """The number of the row that is written next."""
@@ -162,28 +169,45 @@ class JournalView:
 
     def see(self, identity: bytes) -> tuple[int, JournalEntry | None]:
         """Count a row of the input; return which of its identity it is, and its entry."""
+        if self._in_order is not None:
+            # An input like that of the last run needs no search, and nothing is counted.
+            if self._next is not None and self._next[_PLACE] == (identity, 0):
+                found, self._next = self._next, next(self._in_order, None)
+                self._last_in_order = found[0]
+                return 0, _entry(found)
+            self._count_what_was_in_order()
         self._execute(
             "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1", identity
         )
-        (times,) = self._execute("SELECT times FROM seen WHERE identity = ?", identity)[0]
-        found = self._execute(
-            "SELECT * FROM rows WHERE identity = ? AND occurrence = ?", identity, times - 1
+        ((times, number, *rest),) = self._execute(
+            "SELECT times, rows.* FROM seen LEFT JOIN rows "
+            "ON rows.identity = seen.identity AND occurrence = times - 1 WHERE seen.identity = ?",
+            identity,
         )
-        return times - 1, _entry(found[0]) if found else None
+        return times - 1, None if number is None else _entry((number, *rest))
 
     def unseen(self) -> Iterator[JournalEntry]:
         """The rows that the input did not have, in the order of their numbers."""
-        return self._in_chunks(
-            "SELECT rows.* FROM rows LEFT JOIN seen USING (identity) "
-            "WHERE number > ? AND occurrence >= coalesce(times, 0) ORDER BY number LIMIT ?"
-        )
+        if self._in_order is not None:
+            rest = self._in_order if self._next is None else chain([self._next], self._in_order)
+        else:
+            rest = self._in_chunks(
+                "SELECT rows.* FROM rows LEFT JOIN seen USING (identity) "
+                "WHERE number > ? AND occurrence >= coalesce(times, 0) ORDER BY number LIMIT ?"
+            )
+        return map(_entry, rest)
 
-    def _in_chunks(self, query: str) -> Iterator[JournalEntry]:
+    def _count_what_was_in_order(self) -> None:
+        """From here on the input differs from the journal: rows are searched and counted."""
+        self._in_order = None
+        query = "INSERT INTO seen SELECT identity, 1 FROM rows WHERE number <= ?"
+        self._execute(query, self._last_in_order)
+
+    def _in_chunks(self, query: str) -> Iterator[Any]:
         # No statement stays open meanwhile: it would keep the log from being emptied.
         last = -1
         while rows := self._execute(query, last, _CHUNK):
-            for row in rows:
-                yield _entry(row)
+            yield from rows
             last = rows[-1][0]
 
     def _execute(self, query: str, *values: object) -> list[Any]:

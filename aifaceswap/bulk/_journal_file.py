@@ -198,7 +198,10 @@ def connect_to_read(path: str, *, has_log: bool = True) -> sqlite3.Connection:
     """A connection that only reads."""
     # Without a log nobody writes; as immutable the file needs no other file beside it.
     uri = f"{Path(path).as_uri()}?{'mode=ro' if has_log else 'immutable=1'}"
-    return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
+    # Each statement by itself: a transaction would keep the log from being emptied.
+    return sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
 
 
 def _connect_to_copy(path: str, cleanup: ExitStack) -> sqlite3.Connection:

@@ -287,6 +287,7 @@ async def test_a_system_without_flock_locks_too(
 async def test_a_closed_journal_is_one_file_for_its_owner_alone(tmp_path: Path) -> None:
     """Everything is in it, and no lock or log stays beside it; reading adds none."""
     async with opened(tmp_path / "run.sqlite") as journal:
+        journal.view.see(entry(0).identity)
         await journal.write(entry(0))
         modes = {stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in os.listdir(tmp_path)}
     assert modes == {0o600}
