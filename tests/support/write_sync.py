@@ -1,4 +1,4 @@
-"""Writes the signatures and docstrings of `sync.py` from those of `client.py`.
+"""Writes the signatures of `sync.py` and of the reference, and docstrings, from `client.py`.
 
 `nox -s sync` writes them; in the lint session, with ``--check``, a difference is an error.
 Bodies in `sync.py` are written by hand. A method that is missing there gets a body that runs
@@ -11,10 +11,12 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "aifaceswap"
+REFERENCE = PACKAGE.parent / "docs" / "reference.md"
+SIGNATURES = "## Signatures"
 PAIRS = {"AsyncClient": "Client", "AsyncSwaps": "Swaps"}
 WORDS = {
     r"\basync (def|with|for)\b": r"\1",
@@ -101,18 +103,49 @@ def _blocking_words(text: str) -> str:
     return SESSION.sub("", text)
 
 
+def listed(client: str, sync: str, page: str) -> str:
+    """The reference with the signatures of both clients, as they are."""
+    uses = {
+        "Asynchronous": [(client, "AsyncClient"), (client, "AsyncSwaps")],
+        "Blocking": [(sync, "Client"), (sync, "Swaps")],
+    }
+    text = "\n".join(_signatures(use, classes) for use, classes in uses.items())
+    return f"{page.partition(SIGNATURES)[0]}{SIGNATURES}\n\n{text}"
+
+
+def _signatures(use: str, classes: Sequence[tuple[str, str]]) -> str:
+    lines = [f"### {use}", "", "```text"]
+    for source, name in classes:
+        lines += [f"class {name}:", *_signature_lines(source, name), ""]
+    return "\n".join([*lines[:-1], "```", ""])
+
+
+def _signature_lines(source: str, name: str) -> Iterator[str]:
+    lines = source.splitlines()
+    for _, method in _methods(_classes(source)[name]):
+        if not method.decorator_list:  # an overload, or a property
+            assert method.returns is not None
+            for line in lines[method.lineno - 1 : method.returns.end_lineno]:
+                yield line.partition("  # noqa")[0].removesuffix(":" if line.endswith(":") else "")
+
+
 def main(*arguments: str) -> int:
-    """Write `sync.py`, or with ``--check`` say whether it is up to date."""
+    """Write `sync.py` and the reference, or with ``--check`` say whether they are up to date."""
     target = PACKAGE / "sync.py"
     sync = target.read_text("utf-8")
-    raw = written((PACKAGE / "client.py").read_text("utf-8"), sync)
+    client = (PACKAGE / "client.py").read_text("utf-8")
+    raw = written(client, sync)
     command = ["ruff", "format", "--stdin-filename", str(target), "-"]
     text = subprocess.run(command, input=raw, capture_output=True, text=True, check=True).stdout
+    page = REFERENCE.read_text("utf-8")
+    reference = listed(client, text, page)
     if "--check" in arguments:
-        if text != sync:
-            print("aifaceswap/sync.py differs from client.py: run `nox -s sync`", file=sys.stderr)
-        return int(text != sync)
+        if is_stale := (text, reference) != (sync, page):
+            text = "sync.py or docs/reference.md differs from client.py: run `nox -s sync`"
+            print(text, file=sys.stderr)
+        return int(is_stale)
     target.write_text(text, "utf-8")
+    REFERENCE.write_text(reference, "utf-8")
     return 0
 
 
