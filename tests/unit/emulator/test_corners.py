@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from aifaceswap.emulator import Emulator
+from aifaceswap import emulator
+from aifaceswap.emulator import Emulator, _pyinstaller
 from aifaceswap.emulator.faults import Drop, Fault, Status
 
 
@@ -54,3 +57,18 @@ def test_leaving_twice_is_leaving_once() -> None:
         pass
     emulator.__exit__(None, None, None)
     assert emulator.requests == ()
+
+
+def test_a_frozen_executable_gets_every_file_of_the_emulator() -> None:
+    """PyInstaller's hook, which the package declares, names all that is not Python."""
+    folder = Path(emulator.__file__).parent
+    (hooks,) = _pyinstaller.get_hook_dirs()
+    found = runpy.run_path(f"{hooks}/hook-aifaceswap.emulator.py")["datas"]
+    files = {
+        str(path.relative_to(folder.parent.parent))
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyc"}
+    }
+
+    assert {f"{target}/{Path(source).name}" for source, target in found} == files
+    assert all(Path(source).is_file() for source, _ in found)
