@@ -38,8 +38,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK, _PARTIAL, _RANGE_REFUSED, _FIRST_SERVER_ERROR = 200, 206, 416, 500
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/(?:[0-9]{1,15}|\*)")
 _ERROR_BODY = 65_536
+_SHOWN = 200  # characters of a link in a message: a data URL is as long as its image
 # A page in place of an image seldom turns into one: fewer retries than for a lost connection.
-_CONTENT_RETRIES = 2
+_CONTENT_RETRIES = 1
 # Seconds between the polls for the link of a swap that is done and has none.
 _LINK_POLLS = (1.0, 2.0, 4.0, 8.0)
 _ALLOWED = "%!$&'()*+,;=:@/?~"
@@ -198,8 +199,8 @@ def _encoded(text: str) -> str:
 
 
 def _unusable(link: str, fault: str, *, permanent: bool) -> APIResponseError:
-    text = f"the result at {without_query(link)} {fault}"
-    return APIResponseError(text, permanent=permanent)
+    shown = (without_query(link) or "")[:_SHOWN]
+    return APIResponseError(f"the result at {shown} {fault}", permanent=permanent)
 
 
 @attrs.define
