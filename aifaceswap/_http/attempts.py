@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -43,12 +44,16 @@ class CallOptions:
         max_retries: Attempts after the first one, without those that follow a 429; 0: only one
             attempt, whatever it meets.
         max_wait: Seconds that the call may spend waiting for rate limits.
+        not_retried: Errors that the caller handles itself.
+        on_attempt: Called with True when a request is sent, and with False when it has ended.
     """
 
     timeout: float = attrs.field(default=ATTEMPT_TIMEOUT, validator=_seconds)
     deadline: float = attrs.field(default=120.0, validator=_seconds)
     max_retries: int = attrs.field(default=4, validator=_non_negative)
     max_wait: float = attrs.field(default=NEVER, converter=_validation.max_wait)
+    not_retried: tuple[type[AIFaceSwapError], ...] = ()
+    on_attempt: Callable[[bool], object] | None = None
 
 
 class CallAttempts:
@@ -107,6 +112,8 @@ class CallAttempts:
             self._ends_at += waited
         self.timeout = min(self._options.timeout, self._ends_at - now)
         self.count += 1
+        if self._options.on_attempt is not None:
+            self._options.on_attempt(True)
 
     def resume(self, waited: float) -> None:
         """Begin to wait for the next permit, after the pause that `fail` returned."""
@@ -117,6 +124,8 @@ class CallAttempts:
     def fail(self, error: AIFaceSwapError) -> float | None:
         """End an attempt; return the seconds until the next one, or None if there is none."""
         wait = self._next_wait(error)
+        if self._options.on_attempt is not None:
+            self._options.on_attempt(False)
         self._sent = self._sent or getattr(error, "sent", False)
         if _outcome_is_unknown(error):
             self._may_have_succeeded = True
@@ -148,7 +157,7 @@ class CallAttempts:
 
     def _next_wait(self, error: AIFaceSwapError) -> float | None:
         time_left = self._ends_at - self._clock()
-        if self._options.max_retries == 0:
+        if self._options.max_retries == 0 or isinstance(error, self._options.not_retried):
             return None
         if isinstance(error, RateLimitError) and is_retryable(error):
             if self._is_poll:

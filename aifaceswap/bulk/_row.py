@@ -12,8 +12,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import attrs
@@ -43,6 +43,7 @@ from aifaceswap.bulk._verdicts import Verdict, may_have_created, may_have_reache
 from aifaceswap.errors import (
     AIFaceSwapError,
     AuthenticationError,
+    ConcurrencyLimitError,
     JournalError,
     RateLimitError,
     SwapFailedError,
@@ -81,7 +82,7 @@ class Row:
         swap: The swap as it was last seen.
         may_exist: Whether there may be a swap of this row that nobody has the id of.
         was_resumed: Whether that is so since an earlier run.
-        is_posting: Whether its POST is in progress.
+        is_in_flight: Whether its POST was sent, and its id is not written down yet.
         was_refused: Whether a POST of it is to be sent again.
         is_rejected: Whether the service has proven that there is no swap of this row.
     """
@@ -93,9 +94,12 @@ class Row:
     swap: Swap | None = None
     may_exist: bool = False
     was_resumed: bool = False
-    is_posting: bool = False
+    is_in_flight: bool = False
     was_refused: bool = False
     is_rejected: bool = False
+
+    def set_in_flight(self, value: bool) -> None:
+        self.is_in_flight = value
 
     def update(self, **changes: object) -> None:
         self.entry = attrs.evolve(self.entry, **changes)  # type: ignore[arg-type]
@@ -152,6 +156,7 @@ class RowWorker:
             deadline=min(most, max(least, settings.max_wait)),
             max_retries=_POST_RETRIES,
             max_wait=settings.max_wait,
+            not_retried=(ConcurrencyLimitError,),
         )
 
     async def complete(self, row: Row) -> Outcome:
@@ -237,8 +242,10 @@ class RowWorker:
                 began = self._clock()
                 if row.entry.sent_at is None:
                     await self._write_intention(row)
-                with _posting(row):
+                try:
                     error = await self._post(row)
+                finally:
+                    row.is_in_flight = False
             if error is not None:
                 await self._handle_refusal(row, error, began)
 
@@ -250,10 +257,11 @@ class RowWorker:
 
     async def _post(self, row: Row) -> AIFaceSwapError | None:
         """Send the POST once; the swap's id is written down before this returns."""
-        call = post_swap(row.entry.body, row.entry.key)
+        call = post_swap(row.entry.body, row.entry.key, is_repeated=row.may_exist)
+        options = attrs.evolve(self._post_options, on_attempt=row.set_in_flight)
         may_exist, row.may_exist = row.may_exist, True
         try:
-            response = await self._transport.send(call, self._post_options, read_response)
+            response = await self._transport.send(call, options, read_response)
         except AIFaceSwapError as error:
             row.may_exist = may_exist or may_have_created(error)
             row.update(attempts=row.entry.attempts + getattr(error, "attempts", 0))
@@ -433,15 +441,6 @@ def swap_type(entry: JournalEntry) -> str:
 def _is_forgotten(entry: JournalEntry) -> bool:
     """Whether the service may no longer remember the row's idempotency key."""
     return entry.sent_at is not None and time.time() - entry.sent_at > REPLAY_WITHIN
-
-
-@contextmanager
-def _posting(row: Row) -> Generator[None]:
-    row.is_posting = True
-    try:
-        yield
-    finally:
-        row.is_posting = False
 
 
 def _file_stem(row: int, swap_id: str) -> str:

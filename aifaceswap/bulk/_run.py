@@ -141,7 +141,7 @@ class AsyncBulk:
     async def _leave(self) -> None:
         """End all tasks and close the journal; POSTs in flight are finished and written down."""
         self._stopping = self._worker.stopping = self._worker.leaving = True
-        posting = [task for row, task in self._rows.items() if row.is_posting]
+        posting = [task for row, task in self._rows.items() if row.is_in_flight]
         rest = {self._feeding, self._ending, *self._rows.values(), *self._others}
         for task in rest.difference(posting):
             task.cancel()
@@ -198,7 +198,7 @@ class AsyncBulk:
         self._feeding.cancel()
         for row, task in self._rows.items():
             is_held_up = row.was_refused or self._breaker.error is not None
-            if is_held_up and row.entry.swap_id is None and not row.is_posting:
+            if is_held_up and row.entry.swap_id is None and not row.is_in_flight:
                 task.cancel()
 
     # --- rows in ---

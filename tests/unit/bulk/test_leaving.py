@@ -106,5 +106,19 @@ async def test_a_post_that_stalls_is_waited_for_ten_seconds(
         assert len(emulator.swaps) == 30
 
 
+async def test_leaving_is_quick_if_nothing_is_in_flight(tmp_path: Path) -> None:
+    """Rows that wait for the rate limiter were not sent, and are not waited for."""
+    async with service(duration=1.0) as (emulator, client):
+        clock = asyncio.get_running_loop().time
+        async with client.swaps.bulk(rows(200), journal=tmp_path / "run.sqlite") as outcomes:
+            async for outcome in outcomes:
+                if outcome.row is not None and outcome.row > 50:
+                    await asyncio.sleep(20)
+                    break
+            began = clock()
+        assert clock() - began < 1
+        assert len(emulator.swaps) < 200
+
+
 def no_tasks_are_left() -> bool:
     return not [task for task in asyncio.all_tasks() if "aifaceswap/bulk" in repr(task)]

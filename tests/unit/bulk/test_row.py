@@ -234,6 +234,20 @@ async def test_ten_swaps_that_never_finish_do_not_block_the_run(tmp_path: Path) 
         assert len(emulator.swaps) == 25
 
 
+async def test_ten_swaps_that_stick_and_count_stop_the_run_in_time(tmp_path: Path) -> None:
+    """Where the service does count them, the run says so instead of standing still."""
+    journal = tmp_path / "run.sqlite"
+    stuck = {f"at_{row}": "forever" for row in range(10)}
+    async with service() as (emulator, client):
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        with pytest.raises(BulkStoppedError, match="rate_limited_concurrent"):
+            await run(client, rows(12, **stuck), journal=journal, timeout=100.0, max_wait=60.0)
+        assert clock() - began < 200
+        assert posts(emulator) < 30
+        assert len(emulator.swaps) == 10
+
+
 async def test_stuck_swaps_of_others_do_not_block_the_run() -> None:
     """Nor for the time of one timeout."""
     async with service(limits=Limits(concurrent=20)) as (emulator, client):
@@ -374,3 +388,15 @@ async def test_one_poisonous_row_does_not_stop_the_others(tmp_path: Path) -> Non
         outcomes = await run(client, [poison, *rows(9)], concurrency=1)
         assert [type(outcome.error) for outcome in outcomes[:2]] == [ServerError, type(None)]
         assert len(emulator.swaps) == 9
+
+
+async def test_a_limit_that_others_use_up_stops_the_run_in_time() -> None:
+    """A small `max_wait` bounds it, and few requests are wasted."""
+    full = fault("POST /swaps", Status(429, code="rate_limited_concurrent", retry_after=1))
+    async with service(faults=[full]) as (emulator, client):
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        with pytest.raises(BulkStoppedError, match="rate_limited_concurrent"):
+            await run(client, rows(3), max_wait=3.0)
+        assert clock() - began < 10
+        assert posts(emulator) < 15
