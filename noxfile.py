@@ -218,6 +218,14 @@ def crashes(session: nox.Session) -> None:
 
 
 @nox.session
+def money(session: nox.Session) -> None:
+    """Every fault at every moment, in every way to run: what is paid; the tests run a sample."""
+    session.install(".[cli]", *_group("test"))
+    env = {"AIFACESWAP_MONEY": "all"}
+    session.run("pytest", "tests/money", "-s", "--timeout=1800", *session.posargs, env=env)
+
+
+@nox.session
 def conformance(session: nox.Session) -> None:
     """The facts of the API and its description, against the emulator: docs/conformance.md."""
     session.install(".[cli]", *_group("conformance"))
