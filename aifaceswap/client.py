@@ -631,8 +631,8 @@ class AsyncSwaps:
             download_to: The folder for the results; None: they are not downloaded.
             concurrency: How many swaps may be unfinished at once, 1 or more. The service allows
                 10 for each key; unfinished swaps of others at the start are counted.
-            on_progress: Called with a `BulkProgress` after each change, in the event loop's
-                thread, which it must not block.
+            on_progress: Called with a `BulkProgress` after changes. It must not block the event
+                loop; the blocking client calls it, and reads rows, in the thread that iterates.
             skip_finished: Leave out rows that had their outcome in an earlier run.
             retry_failed: Retry rows that failed in an earlier run, as new swaps. Rows that would
                 fail again for their content are left out; ``"all"``: these, too.

@@ -580,8 +580,8 @@ class Swaps:
             download_to: The folder for the results; None: they are not downloaded.
             concurrency: How many swaps may be unfinished at once, 1 or more. The service allows
                 10 for each key; unfinished swaps of others at the start are counted.
-            on_progress: Called with a `BulkProgress` after each change, in the event loop's
-                thread, which it must not block.
+            on_progress: Called with a `BulkProgress` after changes. It must not block the event
+                loop; the blocking client calls it, and reads rows, in the thread that iterates.
             skip_finished: Leave out rows that had their outcome in an earlier run.
             retry_failed: Retry rows that failed in an earlier run, as new swaps. Rows that would
                 fail again for their content are left out; ``"all"``: these, too.
@@ -641,6 +641,7 @@ class Bulk:
     def __init__(self, run: AsyncBulk, thread: LoopThread) -> None:
         self._run = run
         self._thread = thread
+        run.call_back_in_caller()
 
     def __enter__(self) -> Self:
         self._thread.run(self._run.__aenter__)
@@ -665,7 +666,8 @@ class Bulk:
             JournalError: The journal cannot be used.
             StopIteration: Every row has its outcome, or the run was stopped.
         """
-        outcome = self._thread.run(self._run.next_or_none)
+        while callable(outcome := self._thread.run(self._run.next_or_none)):
+            outcome()  # rows are read and progress is reported in this thread
         if outcome is None:
             raise StopIteration
         return outcome

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sized
+from collections.abc import AsyncIterable, Callable, Sequence, Sized
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import anyio
+import attrs
 
 from aifaceswap._api.requests import get_swap
 from aifaceswap._api.responses import read_response
@@ -23,6 +24,7 @@ from aifaceswap._http.transport import Transport
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
+from aifaceswap.bulk._caller_rows import CallerRows
 from aifaceswap.bulk._journal import FINISHED, Journal, JournalEntry, Owner, State
 from aifaceswap.bulk._recovery import REPLAY_WITHIN
 from aifaceswap.bulk._row import READING, Row, RowWorker
@@ -47,6 +49,30 @@ _NOT_READABLE = frozenset({403, 404, 410})  # what a key gets for the swaps of a
 
 class _End:
     """What the queue of outcomes ends with."""
+
+
+class _LatestProgress:
+    """Reports in the caller's thread; what it has not come to see is left out."""
+
+    def __init__(
+        self,
+        report: Callable[[BulkProgress], object],
+        post: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._report = report
+        self._post = post
+        self._is_posted = False
+        self._latest = BulkProgress(total=None)
+
+    def __call__(self, progress: BulkProgress) -> None:
+        self._latest = progress
+        if not self._is_posted:
+            self._is_posted = True
+            self._post(self._report_latest)
+
+    def _report_latest(self) -> None:
+        self._is_posted = False
+        self._report(self._latest)
 
 
 class AsyncBulk:
@@ -98,7 +124,7 @@ class AsyncBulk:
         )
         # Rows that are begun, up to the moment at which their outcome is taken.
         self._rows_begun = asyncio.Semaphore(settings.concurrency + _WAITING_ROWS)
-        self._outcomes: asyncio.Queue[Outcome | type[_End]] = asyncio.Queue()
+        self._outcomes: asyncio.Queue[Outcome | Callable[[], object]] = asyncio.Queue()
         self._feeding = asyncio.ensure_future(self._feed())
         self._ending = asyncio.ensure_future(self._end())
         return self
@@ -165,15 +191,15 @@ class AsyncBulk:
             StopAsyncIteration: Every row has its outcome, or the run was stopped.
         """
         outcome = await self.next_or_none()
-        if outcome is None:
+        if not isinstance(outcome, Outcome):
             raise StopAsyncIteration
         return outcome
 
-    async def next_or_none(self) -> Outcome | None:
+    async def next_or_none(self) -> Outcome | Callable[[], object] | None:
         """Return the next outcome, for callers that cannot await an iterator's end.
 
         Returns:
-            The outcome; None at the end.
+            The outcome, or a call that the blocking caller is to make; None at the end.
 
         Raises:
             BulkStoppedError: As `__anext__`.
@@ -183,10 +209,23 @@ class AsyncBulk:
         if isinstance(outcome, Outcome):
             self._rows_begun.release()
             return outcome
+        if outcome is not _End:
+            return outcome
         self._outcomes.put_nowait(_End)
         if self._stopped_by is not None:
             raise self._why_stopped(self._stopped_by)
         return None
+
+    def call_back_in_caller(self) -> None:
+        """Have rows read and progress reported by whoever calls `next_or_none`."""
+        if not isinstance(self._requests, Sequence | AsyncIterable):
+            self._requests = cast("Requests", CallerRows(self._requests, self._post))
+        if (report := self._settings.on_progress) is not None:
+            reports = _LatestProgress(report, self._post)
+            self._settings = attrs.evolve(self._settings, on_progress=reports)
+
+    def _post(self, call: Callable[[], object]) -> None:
+        self._outcomes.put_nowait(call)
 
     async def stop_soon(self) -> None:
         """`stop()`, for callers outside the event loop."""

@@ -244,7 +244,6 @@ class NAType:
     [
         ("webhook_url", float("nan"), "is a missing value; leave the column out"),
         ("target_face_index", NAType(), "is a missing value; leave the column out"),
-        ("target_face_index", np.int64(1), r"is a numpy\.int64; use Python's own type"),
         ("enable_face_enhancer", np.True_, r"is a numpy\.bool"),
         ("metadata", {"n": {"m": np.int32(1)}}, r"is a numpy\.int32"),
         ("metadata", {"n": float("nan")}, "is a missing value"),
