@@ -67,8 +67,9 @@ class Wait:
 
     async def follow(self) -> Swap:
         """Report updates until the swap has finished, and return it; or raise why not."""
+        limit = asyncio.timeout(self.timeout)
         try:
-            async with asyncio.timeout(self.timeout) as limit:
+            async with limit:
                 while not self.has_ended or self._update is not None:
                     await self._news.wait()
                     self._news.clear()

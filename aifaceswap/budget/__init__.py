@@ -115,6 +115,7 @@ class Budget:
         self._clock = clock
         self._per = per
         self._order = itertools.count()
+        self._ends = (self._settle, self._cancel)
         self._window: Window[_Permit] = Window(*self._settings)
         self._start_process()
         self._end_pauses()
@@ -181,8 +182,8 @@ class Budget:
         """Send nothing for a while; see `RequestBudget.penalize`."""
         with self._lock:
             until = _now() + seconds
-            purposes = PURPOSES if purpose is None else (purpose,)
-            extended = [name for name in purposes if until > self._paused_until[name]]
+            purposes: tuple[Purpose, ...] = PURPOSES if purpose is None else (purpose,)
+            extended: list[Purpose] = [n for n in purposes if until > self._paused_until[n]]
             for name in extended:
                 self._paused_until[name] = until
                 self._paused_by[name] = code
@@ -210,7 +211,7 @@ class Budget:
 
     def _grant(self, loop: asyncio.AbstractEventLoop, now: float) -> _Permit:
         """Take a free permit."""
-        permit = _Permit(self, loop, self._window.day)
+        permit = _Permit(self._ends, loop, self._window.day)
         self._window.add(permit, now)
         return permit
 
@@ -297,7 +298,9 @@ class Budget:
         paused_until = self._paused_until[purpose]
         # Those who are paused for longer let others pass.
         latest = max(now, paused_until)
-        rivals = [n for n in PURPOSES if n != purpose and self._paused_until[n] <= latest]
+        rivals: list[Purpose] = [
+            one for one in PURPOSES if one != purpose and self._paused_until[one] <= latest
+        ]
         ahead = self._queue.number_ahead(purpose, rivals)
         return max(self._window.delay(now, ahead), paused_until - now)
 
@@ -321,20 +324,22 @@ class Budget:
 class _Permit:
     """A permit of `Budget`; only the first call of its methods counts."""
 
-    __slots__ = ("_budget", "day", "loop")
+    __slots__ = ("_ends", "day", "loop")
 
-    def __init__(self, budget: Budget, loop: asyncio.AbstractEventLoop, day: int) -> None:
-        self._budget = budget
+    def __init__(self, ends: _Ends, loop: asyncio.AbstractEventLoop, day: int) -> None:
+        self._ends = ends
         self.loop = loop
         self.day = day
 
     def settle(self, rate_limit: RateLimit | None = None) -> None:
-        self._budget._settle(self, rate_limit)
+        self._ends[0](self, rate_limit)
 
     def cancel(self) -> None:
-        self._budget._cancel(self)
+        self._ends[1](self)
 
 
+# How a budget takes back a permit: settled, or cancelled.
+_Ends = tuple[Callable[[_Permit, RateLimit | None], None], Callable[[_Permit], None]]
 _shared: dict[bytes, Budget] = {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -118,7 +118,7 @@ class FairQueue(Generic[P]):
         """Who of them goes next."""
         return min(heads, key=lambda head: (self._rank(head, now), head.order), default=None)
 
-    def number_ahead(self, purpose: Purpose, rivals: list[Purpose]) -> int:
+    def number_ahead(self, purpose: Purpose, rivals: Iterable[Purpose]) -> int:
         """How many of the purpose and its rivals get a permit before one who comes now."""
         ahead = self.number_waiting(purpose)
         end = self._start(purpose) + (ahead + 1) * _COSTS[purpose]
