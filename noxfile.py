@@ -249,6 +249,14 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def money(session: nox.Session) -> None:
+    """Every fault in every way to call: `nox -s money -- calls`, or `bulk`, or both by default."""
+    session.install(".[cli]", *_group("test"))
+    files = [f"tests/money/test_{name}.py" for name in session.posargs or ("calls", "bulk")]
+    session.run("pytest", "-q", "-s", *files, env={"AIFACESWAP_MONEY": "all"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks beside other clients: `nox -s bench -- --help`."""
     session.install(".[cli]", *_group("bench"), *LIMITERS)
