@@ -183,7 +183,7 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)
     for kind, hook in {
         str: _expect("a string", str),
-        int: _expect("a whole number", int),
+        int: _expect("an integer", int),
         float: _read_number,
         bool: _expect("true or false", bool),
     }.items():

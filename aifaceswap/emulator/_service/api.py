@@ -250,7 +250,7 @@ def encode(value: object) -> bytes:
 
 
 def tidy(value: float) -> float:
-    """A whole number as an int, so that JSON shows 1000 and not 1000.0."""
+    """An integral number as an int, so that JSON shows 1000 and not 1000.0."""
     return int(value) if value == int(value) else value
 
 

@@ -70,17 +70,17 @@ LIVES = {
 }
 
 PROBLEMS = {
-    "invalid.jpg": Problem(400, "validation_error", "source_url: refused for the test's sake."),
-    "unreachable.jpg": Problem(400, "source_unreachable", "The picture could not be fetched."),
+    "invalid.jpg": Problem(400, "validation_error", "source_url: rejected on request."),
+    "unreachable.jpg": Problem(400, "source_unreachable", "The image could not be fetched."),
     "no-credits.jpg": Problem(402, "insufficient_credits", "Not enough credits."),
-    "too-large.jpg": Problem(413, "payload_too_large", "The picture is over the size cap."),
-    "not-an-image.txt": Problem(415, "unsupported_media_type", "The file is not a picture."),
-    "nsfw.jpg": Problem(422, "nsfw_content_detected", "The picture was refused."),
+    "too-large.jpg": Problem(413, "payload_too_large", "The image is over the size cap."),
+    "not-an-image.txt": Problem(415, "unsupported_media_type", "The file is not an image."),
+    "nsfw.jpg": Problem(422, "nsfw_content_detected", "The image was rejected."),
     "rate-limited.jpg": meter.rate_limited(1),
     "rate-limited-concurrent.jpg": meter.rate_limited_concurrent(1),
     "internal-error.jpg": Problem(500, "internal_error", "Something went wrong."),
     "disabled.jpg": Problem(
-        503, "api_temporarily_disabled", "The API is switched off for now.", meter.retry_after(1)
+        503, "api_temporarily_disabled", "The API is temporarily disabled.", meter.retry_after(1)
     ),
 }
 

@@ -448,7 +448,7 @@ def test_many_failures_on_a_terminal(steady: Emulator) -> None:
     write_rows(*[REFUSED] * 12)
     with on_terminal("bulk", "rows.csv", env=settings(steady), columns=200) as process:
         assert process.end() == 3, process.text
-    assert process.text.count("The picture was refused.") == 10
+    assert process.text.count("The image was rejected.") == 10
     assert process.text.count("Further failures are counted") == 1
     assert "0 done, 12 failed in " in process.text
 

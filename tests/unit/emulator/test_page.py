@@ -393,7 +393,7 @@ def test_credits_and_keys(browser: Browser) -> None:
         browser.until(lambda: len(browser.all("#keys li")) == 2)
         browser.click("Revoke: key/of?<b>%2F")
         browser.until(lambda: "revoked" in browser.text("#keys li:last-child"))
-        browser.click("Make live: key/of?<b>%2F")
+        browser.click("Make valid: key/of?<b>%2F")
         browser.until(lambda: "slots: 10 of 10" in browser.text("#keys li:last-child"))
         browser.type("#add-key input", "a key")
         browser.click("Add the key")
