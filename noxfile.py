@@ -219,10 +219,11 @@ def crashes(session: nox.Session) -> None:
 
 @nox.session
 def money(session: nox.Session) -> None:
-    """Every fault at every moment, in every way to run: what is paid; the tests run a sample."""
+    """Every fault at every moment, in every way: what is paid (`-- calls`, `-- bulk`, or both)."""
     session.install(".[cli]", *_group("test"))
+    files = [f"tests/money/test_{name}.py" for name in session.posargs or ("calls", "bulk")]
     env = {"AIFACESWAP_MONEY": "all"}
-    session.run("pytest", "tests/money", "-s", "--timeout=1800", *session.posargs, env=env)
+    session.run("pytest", *files, "-s", "--timeout=1800", env=env)
 
 
 @nox.session
@@ -246,14 +247,6 @@ def soak(session: nox.Session) -> None:
     session.install(".[cli]", *_group("bench"))
     paths = {"PYTHONPATH": "tests", "PYTHONSAFEPATH": "1"}
     session.run("python", "-m", "soak", *session.posargs, env=paths)
-
-
-@nox.session
-def money(session: nox.Session) -> None:
-    """Every fault in every way to call: `nox -s money -- calls`, or `bulk`, or both by default."""
-    session.install(".[cli]", *_group("test"))
-    files = [f"tests/money/test_{name}.py" for name in session.posargs or ("calls", "bulk")]
-    session.run("pytest", "-q", "-s", *files, env={"AIFACESWAP_MONEY": "all"})
 
 
 @nox.session
