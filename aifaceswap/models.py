@@ -89,6 +89,8 @@ def _json_object(value: object) -> dict[str, Any]:
     given = cast("Mapping[object, object]", value)
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(given), allow_nan=False))
+        # JSON would carry half a surrogate pair, and no receiver could write it down.
+        json.dumps(copy, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         reason = f"must be JSON serializable ({error})"
         raise InvalidRequestError.for_field("metadata", given, reason) from None

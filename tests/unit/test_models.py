@@ -163,7 +163,6 @@ def test_what_is_no_boolean(value: object) -> None:
         {"a": None},
         {"ü": "\U0001f600", "": ""},
         {"a": {"b": [1, 2.5, [True], {}]}},
-        {"lone surrogate": "\ud800"},
         {"large": 10**100},
     ],
 )
@@ -444,3 +443,10 @@ def test_a_responses_repr_has_no_headers() -> None:
 
     assert "secret" not in repr(response)
     assert (response.value, response.status, response.attempts) == (1, 200, 1)
+
+
+@pytest.mark.parametrize("metadata", [{"name": "\ud800"}, {"\udfff": 1}, {"a": [{"b": "\ud800"}]}])
+def test_metadata_is_unicode(metadata: dict[str, Any]) -> None:
+    """Half a surrogate pair cannot be stored or sent on by anybody."""
+    with pytest.raises(InvalidRequestError, match=r"^metadata must be JSON .*surrogates"):
+        request_with(metadata=metadata)

@@ -98,7 +98,7 @@ class _Counts:
 
 
 async def _count(context: CommandContext, arguments: BulkArguments) -> _Counts:
-    has_journal = arguments.journal is not None or arguments.rows is not None
+    has_journal = arguments.journal is not None or arguments.is_file
     path = arguments.find_journal(context) if has_journal else None
     counts = _Counts()
     with ExitStack() as opened:

@@ -27,6 +27,8 @@ from aifaceswap.models import SwapRequest
 T = TypeVar("T")
 
 COLUMNS = (*(field.name for field in attrs.fields(SwapRequest)), "row_id")
+# A byte-order mark of UTF-16 in either order, as the decoder passes its bytes on.
+_UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
 _REQUIRED = ("source_url", "target_url")
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _INTEGER = re.compile("[0-9]{1,9}")
@@ -68,16 +70,17 @@ _Record = tuple[int, Mapping[str, Any] | InvalidRequestError]
 @contextmanager
 def open_rows(path: Path | None) -> Generator[Iterator[Row]]:
     """Open the input and read its header."""
-    if path is None:
-        # Never closed: that would wait for a thread that still waits for its next line.
-        yield _rows(_records(_open(path), path))
+    if path is None or not path.is_file():
+        yield _rows(_records(_to_the_end(_open(path)), path))
         return
     with _open(path) as lines:
         yield _rows(_records(lines, path))
 
 
-def count_rows(path: Path) -> int:
-    """How many rows a file has."""
+def count_rows(path: Path | None) -> int | None:
+    """How many rows a file has; None for a pipe, which can be read only once."""
+    if path is None or not path.is_file():
+        return None
     with _open(path) as lines:
         return sum(1 for _ in _records(lines, path))
 
@@ -121,6 +124,12 @@ def _open(path: Path | None) -> TextIO:
     )
 
 
+def _to_the_end(pipe: TextIO) -> Iterator[str]:
+    # Closed at its end only: before, that would wait for a thread that waits for the next line.
+    yield from pipe
+    pipe.close()
+
+
 def _records(lines: Iterator[str], path: Path | None) -> Iterator[_Record]:
     name = "stdin" if path is None else str(path)
     blank = 0
@@ -130,6 +139,7 @@ def _records(lines: Iterator[str], path: Path | None) -> Iterator[_Record]:
         blank += 1
     else:
         raise InvalidRequestError(f"{name} must contain at least one row", field="rows")
+    _check_text(line, name)
     sniffed = "jsonl" if line.lstrip().startswith("{") else "csv"
     form = sniffed if path is None else _FORMATS.get(path.suffix.lower(), sniffed)
     lines = chain([line], lines)
@@ -138,11 +148,25 @@ def _records(lines: Iterator[str], path: Path | None) -> Iterator[_Record]:
     return _csv_records(lines, blank, f"{name}, line {blank + 1}")
 
 
+def _check_text(line: str, name: str) -> None:
+    """Reject text in another encoding, which would be taken for one of another form."""
+    if line.startswith(_UTF_16_MARKS) or "\0" in line:
+        text = f'{name} must be UTF-8; it is UTF-16. Save it as "CSV UTF-8 (comma delimited)"'
+        raise InvalidRequestError(text, field="rows")
+
+
 def _header(reader: Iterator[list[str]], where: str) -> list[str]:
     try:
         columns = [column.strip() for column in next(reader)]
     except csv.Error as error:
         raise InvalidRequestError(f"{where}: {error}", field="rows") from None
+    while columns and not columns[-1]:  # as spreadsheets write columns that were emptied
+        columns.pop()
+    other = next((sign for sign in ";\t" if len(columns) == 1 and sign in columns[0]), None)
+    if other is not None:
+        found = "tabs" if other == "\t" else "semicolons"
+        text = f'{where}: columns must be separated by commas, not {found}. Save it as "CSV UTF-8"'
+        raise InvalidRequestError(text, field="rows")
     unknown = [column for column in columns if column not in COLUMNS]
     twice = sorted({column for column in columns if columns.count(column) > 1} - {*unknown})
     missing = [column for column in _REQUIRED if column not in columns]

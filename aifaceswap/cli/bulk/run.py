@@ -57,12 +57,19 @@ class BulkArguments:
     max_credits: float | None = None
     mark: bool = False
 
+    @property
+    def is_file(self) -> bool:
+        """Whether the rows can be read twice; what comes from a pipe is read once."""
+        return self.rows is not None and self.rows.is_file()
+
     def find_journal(self, context: CommandContext) -> Path | None:
         """The journal that was given, or the one next to the input."""
         if self.journal is not None or context.emulated:
             return self.journal
-        if self.rows is None:
-            raise click.UsageError("--journal is required when the rows come from stdin.")
+        if self.rows is None or not self.is_file:
+            raise click.UsageError(
+                "--journal is required when the rows come from stdin or another pipe."
+            )
         return self.rows.with_suffix(".sqlite")
 
 
@@ -119,13 +126,11 @@ class _Run:
         display = BulkDisplay(budget, silent=silent)
         async with runtime.connect(self.context, budget) as client:
             if display.is_live:
-                display.total = (
-                    None if self.arguments.rows is None else count_rows(self.arguments.rows)
-                )
+                display.total = count_rows(self.arguments.rows)
                 display.credits = await _credits(client)
             requests = self._requests()
             bulk = client.swaps.bulk(
-                requests if self.arguments.rows is not None else in_threads(requests),
+                requests if self.arguments.is_file else in_threads(requests),
                 journal=self.journal,
                 download_to=self.arguments.output,
                 concurrency=self.arguments.concurrency,

@@ -63,9 +63,7 @@ def test_rows_may_come_from_a_cursor(blocking: Client) -> None:
     with closing(sqlite3.connect(":memory:")) as database:
         urls = [(row["target_url"],) for row in ROWS]
         database.execute("CREATE TABLE targets (url)")
-        database.executemany(
-            "INSERT INTO targets VALUES (?)", [(row["target_url"],) for row in ROWS]
-        )
+        database.executemany("INSERT INTO targets VALUES (?)", urls)
         cursor = database.execute("SELECT url FROM targets")
         rows = ({"source_url": FACE, "target_url": url} for (url,) in cursor)
         assert len(run(blocking, rows)) == 3
@@ -75,9 +73,13 @@ def test_a_generator_that_waits_delays_nobody_else(blocking: Client) -> None:
     """Other threads use the client meanwhile."""
     answered = threading.Event()
 
+    def ask() -> None:
+        blocking.me()
+        answered.set()
+
     def rows() -> Iterator[dict[str, str]]:
         yield ROWS[0]
-        thread = threading.Thread(target=lambda: blocking.me() and answered.set())
+        thread = threading.Thread(target=ask)
         thread.start()
         assert answered.wait(10), "the client was blocked"
         thread.join()
