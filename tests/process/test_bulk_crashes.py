@@ -1,4 +1,4 @@
-"""Killed at any moment, beside a network that loses answers: every row exactly one swap."""
+"""Killed at any moment, with a network and a service that fail: every row exactly one swap."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aifaceswap.bulk._journal import State
 from aifaceswap.emulator import Emulator, Limits
+from aifaceswap.emulator.faults import Body, CloudflarePage, Fault, Status, Truncate
 from support.journals import entries
 
 KILLS = int(os.environ.get("AIFACESWAP_KILLS", "8"))
@@ -27,12 +28,28 @@ async def main():
         {"source_url": "https://example.com/face.jpg", "target_url": f"https://example.com/{n}/t.jpg"}
         for n in range(ROWS)
     ]
+    done = 0
     async with client, client.swaps.bulk(rows, journal="run.sqlite", download_to="out") as outcomes:
         async for outcome in outcomes:
             print(outcome.row, outcome.error or "ok", flush=True)
+            done += outcome.ok
+    return done
 
-asyncio.run(main())
+sys.exit(asyncio.run(main()) != ROWS)
 """
+
+# Each of a few requests in a hundred; the swap is created or not, and nobody says so.
+FAULTS = [
+    Fault("POST /swaps", CloudflarePage(524), rate=0.03),
+    Fault("POST /swaps", CloudflarePage(403, commit=False), rate=0.02),
+    Fault("POST /swaps", Status(500, commit=True), rate=0.03),
+    Fault("POST /swaps", Status(409, code="idempotency_in_progress", commit=True), rate=0.03),
+    Fault("POST /swaps", Truncate(), rate=0.03),
+    Fault("GET /swaps", Body(status=403), rate=0.05),
+    Fault("GET /swaps/*", CloudflarePage(520), rate=0.05),
+    Fault("GET /swaps/*", Status(404), rate=0.05),
+    Fault("GET /results/*", Status(403), rate=0.05),
+]
 
 
 class LossyProxy:
@@ -107,11 +124,11 @@ def kill_after_lines(process: subprocess.Popen[str], lines: int, delay: float) -
 
 
 def test_no_crash_loses_or_doubles_a_swap(tmp_path: Path) -> None:
-    """Every row one swap and one outcome, every picture whole, whatever is killed when."""
+    """Every row one swap and one outcome, every image complete, whatever fails or is killed."""
     moments = random.Random(7)
     limits = Limits(per_minute=None, per_day=None, concurrent=None)
     program = textwrap.dedent(PROGRAM).replace("ROWS", str(ROWS))
-    with Emulator(duration=0.1, limits=limits, credits=100_000) as emulator:
+    with Emulator(duration=0.1, limits=limits, credits=100_000, faults=FAULTS) as emulator:
         port = int(emulator.base_url.split(":")[2].split("/")[0])
         with LossyProxy(port, losses=0.15, seed=7) as proxy:
             base_url = emulator.base_url.replace(str(port), str(proxy))
