@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-ALLOWED = 8
+ALLOWED = 10
 
 ROOT = Path(__file__).parents[2]
 PLACES = ("aifaceswap/**/*.py", "aifaceswap/**/*.html", "docs/**/*.md", "README.md", "CHANGELOG.md")
@@ -28,7 +28,7 @@ PHRASES = {
     r"(?<!there )\b(is|are|was|were) no\b(?! longer)": "is not a ...; must be a ...",
     r"\banew\b|\bonce more\b": "again",
     r"\bunder way\b": "in progress",
-    r"\blook(s|ed|ing)?\b(?! (up|like)\b)": "poll, check, see",
+    r"\blook(s|ed|ing)?\b(?! (up|like|for)\b)": "poll, check, see",
     r"\banswer(s|ed|ing)?\b(?! (with )?[0-9])": "response, respond",
     r"\bwhole\b(?! number)": "complete",
     r"\bbeliev": "valid, verified",

@@ -174,7 +174,7 @@ class _Run:
     def show_next_step(self) -> None:
         """Show what to do about rows that have failed."""
         if self.invalid:
-            note(f"{self.invalid:,} of the rows are invalid and were not sent: correct them first.")
+            note(f"Invalid rows that were not sent: {self.invalid:,}. Correct them first.")
         if self.unfinished and not self.context.emulated:
             rows = f"{self.unfinished:,} rows are not finished"
             note(f"{rows}. Next: continue them (creates no second swap):\n  {self.context.resume}")

@@ -187,7 +187,7 @@ def test_wrong_rows_are_outcomes(command: Command, service: Emulator) -> None:
     assert faults == [fields["error"]["message"] for fields in bad]
     assert [fields["line"] for fields in bad] == list(range(3, 3 + len(WRONG)))
     assert len(service.swaps) == 1
-    assert "7 of the rows are invalid and were not sent: correct them first." in outcome.err
+    assert "Invalid rows that were not sent: 7. Correct them first." in outcome.err
 
 
 def test_a_dry_run_names_every_wrong_row(command: Command, service: Emulator) -> None:
@@ -298,6 +298,18 @@ def test_stdin_needs_a_journal(command: Command) -> None:
     outcome = command("bulk", "-")
     assert outcome.code == 2
     assert "--journal is required" in outcome.err
+
+
+def test_a_run_that_is_finished_says_so(command: Command, service: Emulator) -> None:
+    """All outcomes come from the journal: nothing is sent, and the summary says why."""
+    write_rows(TARGET, REFUSED)
+    assert "Nothing to do" not in command("bulk", "rows.csv").err
+    sent = [request for request in service.requests if request.method == "POST"]
+    outcome = command("bulk", "rows.csv")
+    finished = "Nothing to do: all 2 rows were finished earlier (1 done, 1 failed)."
+    assert finished in outcome.err.splitlines()
+    assert len(lines_of(outcome)) == 2
+    assert sent == [request for request in service.requests if request.method == "POST"]
 
 
 @pytest.mark.usefixtures("service")
