@@ -220,6 +220,8 @@ class _Call(Generic[T]):
             self._error = APIConnectionError("the client was closed during the call")
         except BaseException as error:
             self._error = error
+            if isinstance(error, RuntimeError) and "interpreter shutdown" in str(error):
+                self._error = APIConnectionError(f"the interpreter is shutting down: {error}")
         with suppress(KeyError):
             calls.remove(self)
             self._done.release()

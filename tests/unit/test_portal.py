@@ -279,6 +279,15 @@ def test_a_first_call_at_the_interpreters_end() -> None:
     assert printed(PREPARED) == f"APIConnectionError {text}"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 starts threads to the end")
+def test_a_file_that_is_to_be_written_at_the_interpreters_end() -> None:
+    """Files need threads of their own; the error is one of ours."""
+    code = PREPARED.replace("return 42", "return await to_thread.run_sync(int)")
+    code = f"from anyio import to_thread\n{code}thread.run(asyncio.sleep, 0)"
+    text = "the interpreter is shutting down: can't create new thread at interpreter shutdown"
+    assert printed(f"import asyncio\n{code}") == f"APIConnectionError {text}"
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_gevent(late: bool) -> None:
     """It works if it patches first; patching later is an error that says so, never a hang."""
