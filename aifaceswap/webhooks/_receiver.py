@@ -24,7 +24,7 @@ from aifaceswap.webhooks._seen_store import (
     SeenStore,
     TokenlessSeenStore,
     release_shielded,
-    renewed,
+    start_renewal,
     with_tokens,
 )
 from aifaceswap.webhooks._signature import check, read, signing_keys
@@ -217,19 +217,22 @@ class Receiver:
         claim = await self._seen.claim(delivery)
         if claim.state != "new":
             return claim.state == "done"
+        renewal = start_renewal(self._seen, delivery, claim)
         try:
-            with renewed(self._seen, delivery, claim):
-                await self._handle(event)
-                await self._seen.commit(delivery, claim.token)
+            await self._handle(event)
+            await self._seen.commit(delivery, claim.token)
         except BaseException:
             await release_shielded(self._seen, delivery, claim.token)
             raise
+        finally:
+            if renewal is not None:
+                renewal.cancel()
         return True
 
     async def _handle(self, event: WebhookEvent) -> None:
         if self._handler is not None:
             result = self._handler(event)
-            if inspect.isawaitable(result):
+            if result is not None and inspect.isawaitable(result):
                 await result
 
 

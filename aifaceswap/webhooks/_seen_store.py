@@ -7,8 +7,6 @@ import inspect
 import itertools
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, Protocol, TypeAlias, cast
 
 import attrs
@@ -190,17 +188,14 @@ def with_tokens(store: SeenStore | TokenlessSeenStore) -> SeenStore:
     return _WithoutTokens(cast("TokenlessSeenStore", store))
 
 
-@contextmanager
-def renewed(store: SeenStore, delivery: str, claim: DeliveryClaim) -> Iterator[None]:
-    """Renew a claim while the block runs."""
+def start_renewal(
+    store: SeenStore, delivery: str, claim: DeliveryClaim
+) -> asyncio.Task[None] | None:
+    """Renew a claim until the task is cancelled; None: it does not expire."""
     if claim.lease is None:
-        yield
-        return
-    task = asyncio.create_task(_renew(store, delivery, claim.token, claim.lease / _RENEWALS))
-    try:
-        yield
-    finally:
-        task.cancel()
+        return None
+    pause = claim.lease / _RENEWALS
+    return asyncio.create_task(_renew(store, delivery, claim.token, pause))
 
 
 async def _renew(store: SeenStore, delivery: str, token: str, pause: float) -> None:

@@ -192,6 +192,13 @@ async def test_a_signed_delivery_that_cannot_be_read_is_an_error(
         ({"status": 4}, "tsk_1", "done"),
         ({"data": {}}, "tsk_1", "done"),
         ({"error": 3}, "tsk_1", "done"),
+        ({"credit_cost": "1"}, "tsk_1", "done"),
+        ({"progress": "100"}, "tsk_1", "done"),
+        ({"created_at": ""}, "tsk_1", "done"),
+        ({"created_at": 1_700_000_000}, "tsk_1", "done"),
+        ({"metadata": []}, "tsk_1", "done"),
+        ({"webhook_url": False}, "tsk_1", "done"),
+        ({"type": 1}, "tsk_1", "done"),
         ({"extra": [1], "metadata": None}, "tsk_1", "done"),
     ],
 )
