@@ -39,6 +39,7 @@ def test_the_page_names_every_command_and_option(name: str) -> None:
 def test_there_is_no_option_for_the_key() -> None:
     """Command lines can be read by others: key and base URL come from the environment."""
     assert not {name for name in options() if "key" in name or "url" in name} - {
+        "--accept-new-key",
         "--idempotency-key",
         "--key-file",
         "--webhook-url",
