@@ -150,12 +150,12 @@ class WebApp:
         """Read the emulator's log before it forgets."""
         seen = 0.0
         while now() < self.until + 60:
-            await asyncio.sleep(30)
-            for record in self.emulator.requests:
-                if record.at > seen:
-                    self.report.statuses[record.status] += 1
-                    self.report.limited += record.status == 429 and record.fault is None
-            seen = max((record.at for record in self.emulator.requests), default=seen)
+            await asyncio.sleep(120)
+            records = [record for record in self.emulator.requests if record.at > seen]
+            for record in records:
+                self.report.statuses[record.status] += 1
+                self.report.limited += record.status == 429 and record.fault is None
+            seen = max((record.at for record in records), default=seen)
 
 
 def now() -> float:
