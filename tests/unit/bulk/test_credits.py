@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import attrs
 import pytest
 
+from aifaceswap import AsyncClient, BulkStoppedError, InvalidRequestError
 from aifaceswap.bulk._breaker import RunStopped
 from aifaceswap.bulk._credits import Credits
+from support.bulk_runs import rows, run, service
 
 
 async def waits(account: Credits, row: object, kind: str = "image") -> asyncio.Task[None]:
@@ -87,3 +91,26 @@ async def test_nothing_is_sent_without_credits(most: float) -> None:
         account.start(0, {"image": 1})
     with pytest.raises(RunStopped):
         await account.reserve(0, "image")
+
+
+async def test_a_run_stops_before_it_costs_more(tmp_path: Path) -> None:
+    """Earlier runs of the journal count, and other rows than images have their own price."""
+    journal = tmp_path / "run.sqlite"
+    gif = attrs.evolve(rows(1)[0], type="gif")
+    requests = [gif, *rows(9)]
+    async with service(duration=1.0, prices={"image": 1, "gif": 4}) as (emulator, client):
+        for most, swaps in ((6.5, 3), (6.5, 3), (8, 5)):
+            with pytest.raises(BulkStoppedError, match=f"max_credits is {most}") as stopped:
+                await run(client, requests, journal=journal, max_credits=most)
+            assert stopped.value.rows_left == 10 - swaps
+            assert len(emulator.swaps) == swaps
+            assert 10_000 - emulator.balance <= most
+        outcomes = await run(client, requests, journal=journal, max_credits=13)
+        assert [outcome.ok for outcome in outcomes] == [True] * 10
+
+
+@pytest.mark.parametrize("most", [-1, "3", True])
+async def test_a_limit_that_is_not_a_number_is_rejected(most: object, client: AsyncClient) -> None:
+    """The error names the argument."""
+    with pytest.raises(InvalidRequestError, match="max_credits must be a number of credits"):
+        client.swaps.bulk([], max_credits=most)  # type: ignore[arg-type]
