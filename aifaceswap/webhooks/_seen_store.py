@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import itertools
 import logging
 import time
 from typing import Literal, Protocol, TypeAlias, cast
@@ -117,7 +116,7 @@ class MemorySeen:
     def __init__(self, *, max_deliveries: int = 10_000, ttl: float = 86_400.0) -> None:
         self._max = _validation.positive_integer("max_deliveries", max_deliveries)
         self._ttl = _validation.seconds("ttl", ttl)
-        self._tokens = itertools.count(1)
+        self._claims = 0
         self._claimed: dict[str, str] = {}
         # When each is to be forgotten; in this order.
         self._done: dict[str, float] = {}
@@ -133,7 +132,8 @@ class MemorySeen:
             return _DONE
         if delivery in self._claimed:
             return _BUSY
-        token = self._claimed[delivery] = str(next(self._tokens))
+        self._claims += 1
+        token = self._claimed[delivery] = str(self._claims)
         return DeliveryClaim("new", token)
 
     async def commit(self, delivery: str, token: str) -> None:
