@@ -486,8 +486,6 @@ class WaitTimeoutError(AIFaceSwapError, TimeoutError):
         swap: The swap as it was last seen; ``None`` if it was never seen.
     """
 
-    swap_id: str  # pyright: ignore[reportIncompatibleVariableOverride] - always known here
-
     def __init__(
         self,
         message: str = "",
@@ -497,7 +495,7 @@ class WaitTimeoutError(AIFaceSwapError, TimeoutError):
         idempotency_key: str | None = None,
     ) -> None:
         super().__init__(message, idempotency_key=idempotency_key)
-        self.swap_id = swap_id
+        self.swap_id: str = swap_id  # pyright: ignore[reportIncompatibleVariableOverride]
         self.swap = swap
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from operator import index
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast
 
 import attrs
 
@@ -67,7 +67,7 @@ def _face_index(value: object) -> int | None:
     if value is None:
         return None
     # Also the integers of numpy and pandas.
-    if hasattr(value, "__index__") and not isinstance(value, bool) and index(value) >= 0:
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool) and index(value) >= 0:
         return index(value)
     reason = "must be a whole number, 0 or more"
     raise InvalidRequestError.for_field("target_face_index", value, reason)

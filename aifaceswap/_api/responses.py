@@ -135,7 +135,7 @@ def _unreadable(
     call: Call[Any], response: RawResponse, error: ValueError, attempts: int
 ) -> APIResponseError:
     """The error of a 2xx that cannot be used."""
-    into = call.into.__name__ if isinstance(call.into, type) else str(call.into)
+    into = _name(call.into)
     where = f"{call.method} {call.path.partition('?')[0]}"
     support = support_id(request_id(response), response.headers)
     return APIResponseError(
@@ -148,6 +148,10 @@ def _unreadable(
         attempts=attempts,
         idempotency_key=call.idempotency_key,
     )
+
+
+def _name(into: object) -> str:
+    return into.__name__ if isinstance(into, type) else str(into)
 
 
 def _has_no_body(call: Call[Any], response: RawResponse) -> bool:

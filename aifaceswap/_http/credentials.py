@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from json import dumps
 from typing import SupportsIndex
@@ -60,11 +60,13 @@ class Credentials:
         proxy = self._proxy
         if request.proxy is not None and proxy is not None and proxy.authorization is not None:
             header = _Hidden(proxy.authorization.reveal())
-            request.proxy_headers = CIMultiDict({"Proxy-Authorization": header})
+            proxy_headers: CIMultiDict[str] = CIMultiDict({"Proxy-Authorization": header})
+            setattr(request, "proxy_headers", proxy_headers)  # noqa: B010 - typed as None only
 
     def redact(self, response: RawResponse) -> RawResponse:
         """The same without secrets that a proxy's page or a debug header may echo."""
-        headers, body = response.headers, response.body
+        headers: Mapping[str, str] = response.headers
+        body = response.body
         for echo in self._echoes:
             body = body.replace(echo.reveal().encode(), b"***")
             if any(echo.reveal() in value for value in headers.values()):

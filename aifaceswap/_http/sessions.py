@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -72,11 +72,11 @@ class Body(aiohttp.BytesPayload):
 
     was_sent = False
 
-    def write_with_length(
+    async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
-    ) -> Coroutine[Any, Any, None]:
+    ) -> None:
         self.was_sent = True
-        return super().write_with_length(writer, content_length)
+        await super().write_with_length(writer, content_length)
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -68,7 +68,7 @@ class Transport:
         session: aiohttp.ClientSession | None = None,
         proxies: Proxies | None = None,
     ) -> None:
-        if session is not None and not isinstance(session, aiohttp.ClientSession):
+        if session is not None and not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
             reason = "must be an aiohttp.ClientSession"
             raise ConfigurationError.for_field("session", session, reason)
         self.base_url = base_url
