@@ -138,8 +138,10 @@ def _status_of(error: AIFaceSwapError) -> int:
 
 async def _current_link(swap_id: str, get: GetSwap) -> str:
     """The link to a result; one that is missing just after the swap's end is polled for."""
+    status = ""
     for delay in (*_LINK_POLLS, None):
         swap = await get(swap_id)
+        status = swap.status
         if swap.has_failed:
             raise SwapFailedError.of(swap)
         if swap.result_url:
@@ -150,7 +152,7 @@ async def _current_link(swap_id: str, get: GetSwap) -> str:
         if delay is not None:
             await asyncio.sleep(delay)
     raise APIResponseError(
-        f"swap {swap_id} is {swap.status}, but the API has returned no link to its result for "
+        f"swap {swap_id} is {status}, but the API has returned no link to its result for "
         f"{sum(_LINK_POLLS):g} s; the swap is paid: download it again later"
     )
 
