@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import attrs
 
-from aifaceswap._limits import MAX_UNFINISHED_SWAPS, REQUESTS_PER_DAY, REQUESTS_PER_WINDOW
+from aifaceswap._limits import (
+    MAX_PAGE_SIZE,
+    MAX_UNFINISHED_SWAPS,
+    REQUESTS_PER_DAY,
+    REQUESTS_PER_WINDOW,
+)
 from aifaceswap.bulk._journal import JournalEntry, JournalView, State
+from aifaceswap.bulk._row import swap_type
 from aifaceswap.bulk._rows import RejectedRow, Rows
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.bulk.display import row_label
@@ -19,7 +26,8 @@ from aifaceswap.cli.bulk.run import BulkArguments
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import format_duration
 from aifaceswap.cli.rendering import note
-from aifaceswap.errors import InvalidRequestError
+from aifaceswap.client import AsyncClient
+from aifaceswap.errors import AIFaceSwapError, InvalidRequestError
 from aifaceswap.models import SwapRequest
 
 _DAY = 86_400
@@ -74,8 +82,16 @@ class _Counts:
     open: int = 0
     gone: int = 0  # in the journal alone, whatever their state
     invalid: int = 0
+    # The swaps to be created, by type; those of failed rows apart.
+    to_create: Counter[str] = attrs.field(factory=Counter[str])
+    to_retry: Counter[str] = attrs.field(factory=Counter[str])
 
     def add(self, row: JournalEntry | RejectedRow) -> None:
+        if isinstance(row, JournalEntry) and row.row is not None:
+            if row.state in (State.NEW, State.INTENDED):
+                self.to_create[swap_type(row)] += 1
+            elif row.state == State.FAILED:
+                self.to_retry[swap_type(row)] += 1
         if isinstance(row, RejectedRow):
             self.invalid += 1
         elif row.row is None:
@@ -95,6 +111,21 @@ class _Counts:
 
     def left(self, arguments: BulkArguments) -> int:
         return self.new + self.open + (self.failed if arguments.retry_failed else 0)
+
+    def cost(self, arguments: BulkArguments, prices: Mapping[str, float]) -> float:
+        """The credits that the run needs, where a type of unknown price costs 1."""
+        swaps = self.to_create + (self.to_retry if arguments.retry_failed else Counter())
+        return sum(number * prices.get(kind, 1.0) for kind, number in swaps.items())
+
+
+async def _learn_prices(client: AsyncClient) -> dict[str, float]:
+    """What the key's newest swap of each type cost."""
+    prices: dict[str, float] = {}
+    with suppress(AIFaceSwapError):  # the run needs no list
+        for swap in await client.swaps.list(limit=MAX_PAGE_SIZE):
+            if swap.credit_cost is not None:
+                prices.setdefault(str(swap.type), swap.credit_cost)
+    return prices
 
 
 async def _count(context: CommandContext, arguments: BulkArguments) -> _Counts:
@@ -131,8 +162,10 @@ async def _show_plan(context: CommandContext, arguments: BulkArguments, job: flo
     plan = Plan.estimate(counts.left(arguments), job=job, concurrency=arguments.concurrency)
     async with runtime.connect(context) as client:
         have = (await client.me()).credits.total
+        prices = await _learn_prices(client)
+    cost = counts.cost(arguments, prices)
     if context.shows_table:
-        rendering.show_fields(_fields(plan, counts, have, job))
+        rendering.show_fields(_fields(plan, counts, have, job, cost, prices))
         note(f"Nothing was created. Next: {context.retyped()}".replace(" --dry-run", ""))
         return
     rendering.write_json(
@@ -145,9 +178,10 @@ async def _show_plan(context: CommandContext, arguments: BulkArguments, job: flo
             "rows_failed": counts.failed,
             "rows_gone": counts.gone,
             "seconds": round(plan.seconds),
-            "credits_needed": plan.rows,
+            "credits_needed": cost,
             "credits": have,
-            "credits_suffice": have >= plan.rows,
+            "credits_suffice": have >= cost,
+            "prices": prices,
             "requests_needed": plan.requests,
             "requests_per_day": REQUESTS_PER_DAY,
             "day_suffices": plan.requests <= REQUESTS_PER_DAY,
@@ -156,7 +190,14 @@ async def _show_plan(context: CommandContext, arguments: BulkArguments, job: flo
     )
 
 
-def _fields(plan: Plan, counts: _Counts, have: float, job: float) -> Iterator[tuple[str, str]]:
+def _fields(  # noqa: PLR0917 - what is shown
+    plan: Plan,
+    counts: _Counts,
+    have: float,
+    job: float,
+    cost: float,
+    prices: Mapping[str, float],
+) -> Iterator[tuple[str, str]]:
     yield "Rows", f"{counts.total:,}, all valid"
     yield "New", f"{counts.new:,}"
     yield "Open", f"{counts.open:,} (begun in an earlier run)"
@@ -164,13 +205,14 @@ def _fields(plan: Plan, counts: _Counts, have: float, job: float) -> Iterator[tu
     yield "Failed", f"{counts.failed:,}"
     yield "Gone", f"{counts.gone:,} (in the journal and no longer in the input)"
     yield "Time", f"about {format_duration(plan.seconds)} at {plan.per_minute:.0f} swaps a minute"
-    enough = "sufficient" if have >= plan.rows else f"{plan.rows - have:,.10g} too few"
-    yield "Credits", f"{plan.rows:,} of {have:,.10g}: {enough}"
+    enough = "sufficient" if have >= cost else f"{cost - have:,.10g} too few"
+    yield "Credits", f"{cost:,.10g} of {have:,.10g}: {enough}"
     days = math.ceil(plan.requests / REQUESTS_PER_DAY)
     fits = "sufficient" if days <= 1 else f"takes {days} UTC days"
     yield "Requests", f"about {plan.requests:,} of {REQUESTS_PER_DAY:,} a day: {fits}"
     yield "Assumed", f"{job:g} s for a swap (--assume-seconds)"
-    yield "", "1 credit a row (the price is not documented)"
+    known = ", ".join(f"{kind} {price:g}" for kind, price in prices.items())
+    yield "", f"credits by type: {known}" if known else "1 credit a row (no price is known)"
     yield "", "nothing else uses the key today"
     yield (
         "Limits",

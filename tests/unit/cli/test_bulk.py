@@ -246,7 +246,7 @@ def test_a_dry_run(command: Command, service: Emulator) -> None:
     assert (data["rows"], data["credits_needed"], data["credits_suffice"]) == (40, 40, True)
     assert data["assumed"] == {"seconds_per_swap": 60, "credits_per_row": 1}
     assert 40 / 10 * 60 < data["seconds"] < 500
-    assert [request.path for request in service.requests] == ["/api/v1/me"]
+    assert {request.method for request in service.requests} == {"GET"}
     assert [Path("rows.csv")] == list(Path().iterdir())
 
 
@@ -596,3 +596,21 @@ def test_the_page_names_every_option() -> None:
     parameters = [parameter for named in bulk.commands.values() for parameter in named.params]
     options = {name for p in parameters if isinstance(p, click.Option) for name in p.opts}
     assert {name for name in options if f"{name}`" not in page and f"{name} " not in page} == set()
+
+
+def test_a_dry_run_learns_what_each_type_costs(command: Command, service: Emulator) -> None:
+    """From the newest swaps of the key, where there are any."""
+    write_rows(TARGET)
+    assert command("bulk", "rows.csv").code == 0
+    Path("more.jsonl").write_text(
+        "".join(
+            f'{{"source_url":"{FACE}","target_url":"{TARGET}","type":"{kind}"}}\n'
+            for kind in ("gif", "image")
+        )
+    )
+    service.configure(prices={"image": 3})
+    assert command("bulk", "more.jsonl").code == 0
+    write_rows(*[TARGET] * 2, name="new.csv")
+    data = command("bulk", "new.csv", "--dry-run").data
+    assert data["prices"] == {"gif": 2, "image": 3}
+    assert data["credits_needed"] == 6
