@@ -26,7 +26,7 @@ from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator._emulator import rebase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from typing import Unpack
 
     from aifaceswap.emulator.settings import Settings
@@ -39,7 +39,7 @@ _UNLIMITED: Final = 1_000_000_000
 
 
 @contextlib.contextmanager
-def use_emulator(**settings: Unpack[Settings]) -> Iterator[Emulator]:
+def use_emulator(**settings: Unpack[Settings]) -> Generator[Emulator]:
     """Run an emulator, and let clients that the tested code creates find it.
 
     It sets ``AIFACESWAP_API_KEY`` and ``AIFACESWAP_BASE_URL``, polls come every 0.02 s, and the
@@ -62,7 +62,7 @@ def use_emulator(**settings: Unpack[Settings]) -> Iterator[Emulator]:
 
 
 @contextlib.contextmanager
-def prepared(emulator: Emulator, settings: Settings) -> Iterator[None]:
+def prepared(emulator: Emulator, settings: Settings) -> Generator[None]:
     """Reset a running emulator to these settings, and let clients find it."""
     rebase(emulator, settings)
     variables = {API_KEY_VARIABLE: emulator.api_key, BASE_URL_VARIABLE: emulator.base_url}

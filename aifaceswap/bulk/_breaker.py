@@ -55,15 +55,20 @@ class CircuitBreaker:
         # Why POSTs are paused; None: they are not.
         self.error: AIFaceSwapError | None = None
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether POSTs are paused."""
+        return self.error is not None
+
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
         """Wait until a POST may be sent; after a pause one goes first, and the others wait."""
-        if self.error is not None:
+        if self.is_paused:
             async with self._half_open:
-                while self.error is not None and (left := self._resume_at - self._clock()) > 0:
+                while self.is_paused and (left := self._resume_at - self._clock()) > 0:
                     with anyio.move_on_after(left):
                         await self._over.wait()
-                if self.error is not None:
+                if self.is_paused:
                     yield
                     return
         yield

@@ -16,7 +16,7 @@ from enum import IntEnum
 from functools import partial
 from itertools import chain
 from operator import attrgetter
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 import attrs
@@ -386,10 +386,10 @@ async def _in_thread(path: str, function: Callable[[Unpack[A]], T], *args: *A) -
         return await to_thread.run_sync(function, *args)
 
 
-def _checked(path: object) -> str:
+def _checked(path: Any) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise JournalError(f"journal must be the path of a file; got {path!r}")
-    text: str = os.fsdecode(path)
+    text = os.fsdecode(cast("str | bytes | os.PathLike[str]", path))
     if text in ("", ":memory:"):
         text = f"journal must be the path of a file; got {text!r}, which would record nothing"
         raise JournalError(text)

@@ -176,6 +176,7 @@ def open_to_read(path: str) -> Generator[sqlite3.Connection]:
     with ExitStack() as cleanup:
         path = os.path.realpath(path)
         has_log = _has_log(path)
+        connection: sqlite3.Connection | None = None
         try:
             connection = connect_to_read(path, has_log=has_log)
             cleanup.callback(connection.close)
@@ -184,7 +185,7 @@ def open_to_read(path: str) -> Generator[sqlite3.Connection]:
             if not has_log:
                 raise
             version = 1  # the log cannot be read where it is, e.g. on a read-only medium
-        if version == 1:
+        if version == 1 or connection is None:
             connection = _connect_to_copy(path, cleanup)
             version = _read_version(connection, path, has_log=has_log)
         if version == 1:

@@ -31,9 +31,11 @@ class KnownSwaps(Protocol):
 
     async def known_ids(self, ids: Sequence[str]) -> set[str]:
         """Those of these swap ids that the journal has."""
+        ...
 
     async def rows_with_metadata(self, metadata: Mapping[str, Any]) -> int:
         """How many rows of the journal have this metadata."""
+        ...
 
 
 def marked(body: bytes, key: str) -> bytes:

@@ -50,10 +50,11 @@ def check_requests(requests: object) -> None:
     Raises:
         InvalidRequestError: It is a data frame, a single row, or nothing to iterate over.
     """
-    package = type(requests).__module__.partition(".")[0]
+    kind = type(cast("object", requests))
+    package = kind.__module__.partition(".")[0]
     if package in _FRAMES or (hasattr(requests, "to_dict") and hasattr(requests, "columns")):
         line = _FRAMES.get(package, _FRAMES["pandas"])
-        text = f"requests must be an iterable of rows, not a {type(requests).__name__}: pass {line}"
+        text = f"requests must be an iterable of rows, not a {kind.__name__}: pass {line}"
         raise InvalidRequestError(text, field="requests")
     if isinstance(requests, SwapRequest | Mapping):
         text = f"requests must be an iterable of rows, not one row: pass [{short_repr(requests)}]"

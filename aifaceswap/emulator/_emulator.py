@@ -437,5 +437,7 @@ class Emulator:
 
 def rebase(emulator: Emulator, settings: Settings) -> None:
     """Reset the emulator; later resets return to these settings instead of the constructor's."""
-    emulator._base = attrs.evolve(emulator, **settings)
+    emulator._base = attrs.evolve(  # pyright: ignore[reportPrivateUsage]
+        emulator, **settings
+    )
     emulator.reset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -100,6 +100,7 @@ def show_settings(settings: Settings) -> dict[str, Any]:
     def show(value: Any) -> Any:
         if isinstance(value, Limits | Idempotency | Lag | ResultLinks):
             return attrs.asdict(value)
-        return value if isinstance(value, str | float | int | dict | None) else repr(value)
+        is_json = value is None or isinstance(value, str | float | int | dict)
+        return cast("Any", value) if is_json else repr(cast("object", value))
 
     return {name: show(value) for name, value in settings.items()}

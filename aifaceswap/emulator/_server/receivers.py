@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
@@ -88,7 +88,7 @@ async def _call_function(function: Receiver, delivery: WebhookPost) -> int:
     else:
         # It may block: for example a blocking client of the app.
         result = await anyio.to_thread.run_sync(function, delivery)
-        if isinstance(result, Awaitable):
+        if inspect.isawaitable(result):
             result = await result
     if result is None:
         return _NO_CONTENT

@@ -23,7 +23,7 @@ KEPT_BYTES: Final = 32 * 1024 * 1024
 class RequestLog:
     """Requests and their responses, oldest first."""
 
-    _entries: deque[Entry] = attrs.field(factory=deque, init=False)
+    _entries: deque[Entry] = attrs.field(factory=deque["Entry"], init=False)
     _size: int = attrs.field(default=0, init=False)
 
     def append(self, entry: Entry) -> None:
