@@ -50,14 +50,15 @@ def check_requests(requests: object) -> None:
     Raises:
         InvalidRequestError: It is a data frame, a single row, or nothing to iterate over.
     """
-    kind = type(cast("object", requests))
+    kind: type[object] = type(requests)
     package = kind.__module__.partition(".")[0]
     if package in _FRAMES or (hasattr(requests, "to_dict") and hasattr(requests, "columns")):
         line = _FRAMES.get(package, _FRAMES["pandas"])
         text = f"requests must be an iterable of rows, not a {kind.__name__}: pass {line}"
         raise InvalidRequestError(text, field="requests")
     if isinstance(requests, SwapRequest | Mapping):
-        text = f"requests must be an iterable of rows, not one row: pass [{short_repr(requests)}]"
+        one = cast("object", requests)
+        text = f"requests must be an iterable of rows, not one row: pass [{short_repr(one)}]"
         raise InvalidRequestError(text, field="requests")
     is_text = isinstance(requests, str | bytes)
     if is_text or not isinstance(requests, Iterable | AsyncIterable):
