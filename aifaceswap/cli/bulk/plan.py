@@ -114,7 +114,8 @@ class _Counts:
 
     def cost(self, arguments: BulkArguments, prices: Mapping[str, float]) -> float:
         """The credits that the run needs, where a type of unknown price costs 1."""
-        swaps = self.to_create + (self.to_retry if arguments.retry_failed else Counter())
+        retried: Counter[str] = self.to_retry if arguments.retry_failed else Counter()
+        swaps = self.to_create + retried
         return sum(number * prices.get(kind, 1.0) for kind, number in swaps.items())
 
 
