@@ -142,9 +142,8 @@ class WebApp:
         """Every half hour all handlers get a visitor at once."""
         while now() + 1800 < self.until:
             await asyncio.sleep(1800)
-            self.burst.set()
-            await asyncio.sleep(0)
-            self.burst.clear()
+            burst, self.burst = self.burst, asyncio.Event()
+            burst.set()
 
     async def count(self) -> None:
         """Read the emulator's log before it forgets."""
