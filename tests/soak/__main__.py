@@ -49,8 +49,8 @@ HOUR = 3600.0
 DURATION = 20.0  # seconds that a swap takes
 FAULTS = 0.05  # share of requests, and of deliveries
 TIMEOUT = 300.0
-# A polling interval, three polls in a row that do not respond, and the queue for their permits.
-BOUND = 15.0 + 3 * 10.0 + 15.0
+# A polling interval, a poll that does not respond, and a window until a permit is free.
+BOUND = 15.0 + 10.0 + 60.0
 REQUEST_FAULTS: tuple[RequestAction, ...] = (
     *(Status(500), Status(503, retry_after=2), Status(429, "rate_limited", retry_after=1)),
     *(CloudflarePage(524), Latency(3), Stall(), Reset(), Reset(commit=False)),
