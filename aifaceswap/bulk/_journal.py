@@ -167,14 +167,14 @@ class JournalView:
         (number,) = self._execute("SELECT coalesce(max(number) + 1, 0) FROM rows")[0]
         return int(number)
 
-    def see(self, identity: bytes) -> tuple[int, JournalEntry | None]:
+    def see(self, identity: bytes, row: int | None = None) -> tuple[int, JournalEntry | None]:
         """Count a row of the input; return which of its identity it is, and its entry."""
         if self._in_order is not None:
             # An input like that of the last run needs no search, and nothing is counted.
             if self._next is not None and self._next[_PLACE] == (identity, 0):
                 found, self._next = self._next, next(self._in_order, None)
                 self._last_in_order = found[0]
-                return 0, _entry(found)
+                return 0, _entry(found, row)
             self._count_what_was_in_order()
         self._execute(
             "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1", identity
@@ -184,7 +184,7 @@ class JournalView:
             "ON rows.identity = seen.identity AND occurrence = times - 1 WHERE seen.identity = ?",
             identity,
         )
-        return times - 1, None if number is None else _entry((number, *rest))
+        return times - 1, None if number is None else _entry((number, *rest), row)
 
     def unseen(self) -> Iterator[JournalEntry]:
         """The rows that the input did not have, in the order of their numbers."""
@@ -356,11 +356,11 @@ _WRITE = (
 )
 
 
-def _entry(values: Any) -> JournalEntry:
+def _entry(values: Any, row: int | None = None) -> JournalEntry:
     number, state, *rest = values
     if state not in _STATES:
         raise JournalError(f"row {number} of the journal is damaged: state {state}")
-    return JournalEntry(number, _STATES[state], *rest)
+    return JournalEntry(number, _STATES[state], *rest, row=row)
 
 
 async def _own(

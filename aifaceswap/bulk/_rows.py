@@ -121,12 +121,12 @@ class Rows:
         identity, occurrence = b"", 0
         if self.journal is not None:
             identity = content_identity(body) if row_id is None else named_identity(row_id)
-            occurrence, entry = self.journal.see(identity)
+            occurrence, entry = self.journal.see(identity, row)
             if occurrence and row_id is not None:
                 reason = "must be a row's own, and an earlier row has the same"
                 raise InvalidRequestError.for_field("row_id", row_id, reason)
             if entry is not None:
-                return attrs.evolve(entry, row=row)
+                return entry
         return JournalEntry(
             number=number,
             state=State.NEW,
