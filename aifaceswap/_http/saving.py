@@ -148,6 +148,7 @@ class PartialFile:
                 if error.errno not in _NO_RENAMES or not real.is_file():
                     raise
             else:
+                _sync_folder(real.parent)
                 return
         self._copy_into(real)
 
@@ -160,6 +161,16 @@ class PartialFile:
             file.truncate()
             file.flush()
             os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file survive a power cut; Windows does so by itself."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _check_space(folder: Path, size: int) -> None:

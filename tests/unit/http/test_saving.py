@@ -209,3 +209,19 @@ def test_two_that_write_one_file(folder: Path) -> None:
 
     assert target.read_bytes() in [image.data for image in images]
     assert left_in(folder) == ["r.jpg"]
+
+
+def test_a_saved_file_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are on the disk before its name is, and its name before anybody relies on it."""
+    synced: list[tuple[bool, bool]] = []
+    sync = os.fsync
+
+    def record(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append((is_folder, (tmp_path / "r.jpg").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    IMAGE.save(tmp_path / "r.jpg")
+
+    assert synced == [(False, False), (True, True)]
