@@ -183,14 +183,18 @@ async def test_a_store_in_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store = recipe("class DatabaseSeen", until="seen = DatabaseSeen(")["DatabaseSeen"]
     first, second = store("seen.sqlite"), store("seen.sqlite")
 
-    assert [await first.claim("a"), await second.claim("a")] == ["new", "busy"]
-    await first.release("a")
-    assert await second.claim("a") == "new"
-    second.database.execute("UPDATE seen SET claimed = claimed - 301")
-    assert await first.claim("a") == "new"
-    await first.commit("a")
-    first.database.execute("UPDATE seen SET claimed = claimed - 301")
-    assert await second.claim("a") == "done"
+    claims = [await first.claim("a"), await second.claim("a")]
+    assert [claim.state for claim in claims] == ["new", "busy"]
+    await first.release("a", claims[0].token)
+    lost = await second.claim("a")
+    assert await second.renew("a", lost.token)
+    second.database.execute("UPDATE seen SET expires = 0")
+    found = await first.claim("a")
+    assert (lost.state, found.state) == ("new", "new")
+    assert not await second.renew("a", lost.token)
+    await first.commit("a", found.token)
+    first.database.execute("UPDATE seen SET expires = 0")
+    assert (await second.claim("a")).state == "done"
 
     events: list[WebhookEvent] = []
     for seen in (first, second):
