@@ -456,7 +456,7 @@ class SwapFailedError(AIFaceSwapError):
         super().__init__(message, idempotency_key=idempotency_key)
         if swap is not None:
             self.swap = swap
-            self.swap_id = swap.id
+            self.swap_id: str | None = swap.id
 
     @classmethod
     def of(cls, swap: Swap) -> Self:

@@ -129,7 +129,7 @@ class Receiver:
         self._client = client
         self._seen: SeenStore = MemorySeen() if seen is None else with_tokens(seen)
         self._tolerance = _validation.seconds("tolerance", tolerance)
-        self.max_body = _validation.positive_integer("max_body", max_body)
+        self.max_body: int = _validation.positive_integer("max_body", max_body)
         self._read_timeout = _validation.seconds("read_timeout", read_timeout)
 
     def check_head(self, method: str, encoding: str, length: str) -> None:
