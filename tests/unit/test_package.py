@@ -159,19 +159,6 @@ def all_modules() -> list[str]:
     return [info.name for info in found if not info.name.endswith("__main__")]
 
 
-def test_each_module_can_be_imported_first() -> None:
-    """There is no cycle of imports: any module can be the first one."""
-    code = f"""
-import importlib, sys
-for name in {all_modules()}:
-    for loaded in [loaded for loaded in sys.modules if loaded.startswith("aifaceswap")]:
-        del sys.modules[loaded]
-    print(importlib.import_module(name).__name__)
-"""
-
-    assert all_modules() == run(code).split()
-
-
 def test_modules_import_without_posix() -> None:
     """Windows lacks these modules: each module of the package can be imported without them."""
     code = f"""
