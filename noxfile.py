@@ -114,7 +114,11 @@ def frameworks(session: nox.Session) -> None:
     """Tests inside FastAPI, Litestar, Django and Flask, which pass over what is not installed."""
     session.install(".[cli,otel]", *_group("frameworks"))
     session.run(
-        "pytest", "tests/apps", "tests/webhooks", "tests/examples", *(session.posargs or PARALLEL)
+        "pytest",
+        "tests/process/apps",
+        "tests/process/examples",
+        "tests/unit/webhooks",
+        *(session.posargs or PARALLEL),
     )
     # The pages' apps, as their readers' type checkers see them.
     folder = session.create_tmp()
