@@ -247,7 +247,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """A web app for 24 simulated hours; what it leaves behind."""
+    """A web app for 24 simulated hours; what it leaves behind: docs/guides/waiting.md."""
     session.install(".[cli]", *_group("bench"))
     paths = {"PYTHONPATH": "tests", "PYTHONSAFEPATH": "1"}
     session.run("python", "-m", "soak", *session.posargs, env=paths)
