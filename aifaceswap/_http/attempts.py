@@ -122,7 +122,7 @@ class CallAttempts:
             self._limit_wait -= waited
 
     def fail(self, error: AIFaceSwapError) -> float | None:
-        """End an attempt; return the seconds until the next one, or None if there is none."""
+        """End an attempt; return the seconds until the next one, or None."""
         wait = self._next_wait(error)
         if self._options.on_attempt is not None:
             self._options.on_attempt(False)

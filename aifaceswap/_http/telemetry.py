@@ -60,7 +60,7 @@ class CallObserver:
         """The attempt has a response, of whatever status."""
 
     def retrying(self, error: AIFaceSwapError, wait: float) -> None:
-        """The attempt has failed; the next one follows after so many seconds."""
+        """The attempt has failed; the next one follows after `wait` seconds."""
 
 
 _NULL_OBSERVER = CallObserver()

@@ -218,7 +218,7 @@ class _Poller:
         return max(min(due), self._earliest_poll())
 
     def _earliest_poll(self) -> float:
-        """Before it there is no poll: after a 429, and while the list may still respond."""
+        """The earliest next poll: later after a 429, and while the list may still respond."""
         if self._list is None or self._list_failures:
             return self._paused_until
         return max(self._paused_until, self._last_poll + _LIST_PATIENCE)

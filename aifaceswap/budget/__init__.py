@@ -81,7 +81,7 @@ class RequestBudget(Protocol):
 
 
 class Budget:
-    """A client-side rate limiter: so many requests in any window of time.
+    """A client-side rate limiter: at most `requests` requests in any window of time.
 
     Several clients, threads and event loops can share one. It counts the requests of this
     process: several processes with one key need a share each. Response headers can lower what
@@ -140,7 +140,7 @@ class Budget:
 
     @property
     def paused_until(self) -> datetime | None:
-        """When the longest pause after a 429 ends, in UTC; None if there is none."""
+        """When the longest pause after a 429 ends, in UTC; None without a pause."""
         seconds = max(self._paused_until.values()) - _now()
         return self._utc(seconds) if seconds > 0 else None
 
@@ -204,7 +204,7 @@ class Budget:
             )
 
     def _utc(self, seconds: float) -> datetime:
-        """The UTC time in so many seconds."""
+        """The UTC time that many seconds from now."""
         return datetime.fromtimestamp(self._clock() + seconds, UTC)
 
     # --- permits: `_grant` with the lock held ---------------------------------------------------
@@ -349,7 +349,7 @@ def shared_budget(base_url: str, api_key: str | Secret, budget: Budget | None = 
     Args:
         base_url: URL of the API.
         api_key: The API key; only a digest of it is kept.
-        budget: The budget to share if there is none yet.
+        budget: The budget to share unless one is shared already.
 
     Returns:
         The same budget for the same arguments.
