@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import anyio
 
@@ -138,7 +138,7 @@ class _Running:
         """Run one call and wait for its end."""
         self._calls.add(call)
         try:
-            self._schedule(call.start, self._calls)
+            self._schedule(call.start, self)
             if self.has_ended:
                 self._end_calls()
             call.wait()
@@ -171,10 +171,20 @@ class _Running:
 
     async def _main(self) -> None:
         self._stopped = asyncio.Event()
+        self._main_task = cast("asyncio.Task[None]", asyncio.current_task())
         self.loop = asyncio.get_running_loop()
         self._ready.release()
         if not self._is_stopping:
             await self._stopped.wait()
+
+    def finish(self, call: _Call[Any]) -> None:
+        """A call is over: let its thread go on."""
+        # A loop that ends cancels its calls first: the next call must not be given to it.
+        if self._main_task.done() or self._main_task.cancelling():
+            self.has_ended = True
+        with suppress(KeyError):
+            self._calls.remove(call)
+            call.release()
 
     def _end(self, error: BaseException | None) -> None:
         self._failure = error
@@ -203,8 +213,8 @@ class _Call(Generic[T]):
         self._done = threading.Lock()
         self._done.acquire()
 
-    def start(self, calls: set[_Call[Any]]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._carry_out(calls))
+    def start(self, running: _Running) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._carry_out(running))
         if self._cancelled:
             self._task.cancel()
 
@@ -213,7 +223,7 @@ class _Call(Generic[T]):
         if hasattr(self, "_task"):
             self._task.cancel()
 
-    async def _carry_out(self, calls: set[_Call[Any]]) -> None:
+    async def _carry_out(self, running: _Running) -> None:
         try:
             self._value = await self._function()
         except asyncio.CancelledError:
@@ -222,9 +232,10 @@ class _Call(Generic[T]):
             self._error = error
             if isinstance(error, RuntimeError) and "interpreter shutdown" in str(error):
                 self._error = APIConnectionError(f"the interpreter is shutting down: {error}")
-        with suppress(KeyError):
-            calls.remove(self)
-            self._done.release()
+        running.finish(self)
+
+    def release(self) -> None:
+        self._done.release()
 
     def end(self, failure: BaseException | None) -> None:
         self._error = APIConnectionError(
@@ -232,7 +243,7 @@ class _Call(Generic[T]):
             if failure is None
             else f"the client's thread ended during the call: {failure!r}"
         )
-        self._done.release()
+        self.release()
 
     def wait(self) -> None:
         self._done.acquire()
