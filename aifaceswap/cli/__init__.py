@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name not in {"click", "rich"}:
             raise
         print(  # noqa: T201 - click.echo() is what is missing
-            "The aifaceswap command needs click and rich: pip install 'aifaceswap[cli]'",
+            "The aifaceswap command needs click and rich: pip install click rich",
             file=sys.stderr,
         )
         return 1

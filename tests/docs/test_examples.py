@@ -174,6 +174,16 @@ def test_a_wrong_page_is_told(tmp_path: Path) -> None:
         list(commands(Block("console", "1\n$ echo 1\n", 7)))
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_installed_from_an_index(name: str) -> None:
+    """There is no release yet: pages install from a folder, and one line says what comes later."""
+    text = PAGES[name].read_text(encoding="utf-8")
+    lines = re.findall(r"^.*pip3? install [^&\n]*\baifaceswap\b.*$", text, re.MULTILINE)
+
+    for line in lines:
+        assert "/aifaceswap" in line or line.startswith("Once there is a release"), line
+
+
 # --- README, errors, links -------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ def test_without_the_extra(missing: str) -> None:
     outcome = run_process(missing, "me", code=WITHOUT)
     assert (outcome.code, outcome.out) == (1, "")
     assert len(outcome.err.splitlines()) == 1
-    assert outcome.err.endswith("pip install 'aifaceswap[cli]'\n")
+    assert outcome.err.endswith("pip install click rich\n")
 
 
 def test_without_anything_else() -> None:
