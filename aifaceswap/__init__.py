@@ -23,11 +23,12 @@ from aifaceswap._version import __version__
 # Type checkers know the name. Not from typing, which would be most of the import's time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from aifaceswap import budget, emulator, errors, models, webhooks
+    from aifaceswap import budget, coordination, emulator, errors, models, webhooks
     from aifaceswap._http.images import SwapImage
     from aifaceswap.budget import Budget, Permit, RequestBudget
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
     from aifaceswap.client import AsyncClient, AsyncSwaps
+    from aifaceswap.coordination import Coordinator, Ends, Slots
     from aifaceswap.errors import (
         AIFaceSwapError,
         APIConnectionError,
@@ -94,8 +95,10 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ContentRejectedError",
+    "Coordinator",
     "Credits",
     "DailyLimitError",
+    "Ends",
     "InsufficientCreditsError",
     "InvalidRequestError",
     "JournalError",
@@ -109,6 +112,7 @@ __all__ = [
     "Response",
     "ServerError",
     "ServiceUnavailableError",
+    "Slots",
     "SourceUnreachableError",
     "Swap",
     "SwapFailedError",
@@ -127,6 +131,7 @@ __all__ = [
     "WebhookVerificationReason",
     "__version__",
     "budget",
+    "coordination",
     "emulator",
     "errors",
     "models",
@@ -134,8 +139,8 @@ __all__ = [
 ]
 
 # Where names live, the cheapest module first; the modules themselves are public, too.
-_HOMES = ("errors", "models", "budget", "client", "sync", "bulk", "_http.images")
-_MODULES = ("budget", "emulator", "errors", "models", "webhooks")
+_HOMES = ("errors", "models", "budget", "coordination", "client", "sync", "bulk", "_http.images")
+_MODULES = ("budget", "coordination", "emulator", "errors", "models", "webhooks")
 
 
 # Not for type checkers: to them every misspelt name would be one that exists.

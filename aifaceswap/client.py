@@ -30,8 +30,8 @@ from aifaceswap._limits import (
 )
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap._validation import Secret
-from aifaceswap.budget import RequestBudget, shared_budget
-from aifaceswap.errors import InvalidRequestError, SwapFailedError, name_call
+from aifaceswap.budget import RequestBudget, key_scope, shared_budget
+from aifaceswap.errors import ConfigurationError, InvalidRequestError, SwapFailedError, name_call
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from aifaceswap._http.images import SwapImage
     from aifaceswap.bulk import AsyncBulk, BulkProgress
     from aifaceswap.bulk._rows import Requests
+    from aifaceswap.coordination import Coordinator
 
 T = TypeVar("T")
 
@@ -69,6 +70,8 @@ class AsyncClient:
         budget: The client-side rate limiter. ``"shared"``: 60 requests a minute and 10,000 a
             UTC day for all clients of this key in this process. None: no limiter; the client
             waits after each 429.
+        coordinator: Shares the limits of the key with other processes and machines, e.g. an
+            `aifaceswap.redis.RedisCoordinator`; it takes the place of `budget`. You close it.
         session: An aiohttp session of your own, e.g. with a TLS set-up. You close it. It
             belongs to one event loop.
         proxy: URL of an HTTP proxy, or ``"environment"`` for the one in ``HTTPS_PROXY`` or
@@ -92,6 +95,7 @@ class AsyncClient:
         max_retries: int = 4,
         max_wait: float | None = None,
         budget: RequestBudget | Literal["shared"] | None = "shared",
+        coordinator: Coordinator | None = None,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
     ) -> None:
@@ -104,6 +108,8 @@ class AsyncClient:
             base_url = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
         key = _validation.api_key(given_key)
         url = _validation.base_url(base_url)
+        if coordinator is not None:
+            budget = _shared_limits(coordinator, budget).budget(key_scope(url, key))
         options = CallOptions(
             timeout=timeout,
             deadline=deadline,
@@ -702,6 +708,18 @@ class _Resources:
 
     def send(self, call: Call[T]) -> Awaitable[T]:
         return self.transport.send(call, self.options, read_result)
+
+
+def _shared_limits(coordinator: Coordinator, budget: object) -> Coordinator:
+    if budget != "shared":
+        text = "budget must be left out if there is a coordinator: it limits the requests"
+        raise ConfigurationError(text, field="budget")
+    if not all(hasattr(coordinator, name) for name in ("budget", "slots", "ends", "aclose")):
+        # Not its value: it may be a URL with a password.
+        kind = type(coordinator).__name__
+        text = f"coordinator must be a Coordinator, e.g. a RedisCoordinator; got {kind}"
+        raise ConfigurationError(text, field="coordinator")
+    return coordinator
 
 
 def _check_event(event: object) -> None:

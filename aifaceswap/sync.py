@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aifaceswap._http.images import SwapImage
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
     from aifaceswap.bulk._rows import Requests
+    from aifaceswap.coordination import Coordinator
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ class Client:
         budget: The client-side rate limiter. ``"shared"``: 60 requests a minute and 10,000 a
             UTC day for all clients of this key in this process. None: no limiter; the client
             waits after each 429.
+        coordinator: Shares the limits of the key with other processes and machines, e.g. an
+            `aifaceswap.redis.RedisCoordinator`; it takes the place of `budget`. You close it.
         proxy: URL of an HTTP proxy, or ``"environment"`` for the one in ``HTTPS_PROXY`` or
             ``ALL_PROXY``, except for hosts in ``NO_PROXY``. Default: no proxy. Plain http, to
             loopback addresses, is always sent without a proxy.
@@ -80,6 +83,7 @@ class Client:
         max_retries: int = 4,
         max_wait: float | None = None,
         budget: RequestBudget | Literal["shared"] | None = "shared",
+        coordinator: Coordinator | None = None,
         proxy: str | None = None,
     ) -> None:
         # No frame that an error passes holds a secret in clear.
@@ -93,6 +97,7 @@ class Client:
             max_retries=max_retries,
             max_wait=max_wait,
             budget=budget,
+            coordinator=coordinator,
             proxy=cast("str | None", given_proxy),
         )
         self._thread = LoopThread()

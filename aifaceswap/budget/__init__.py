@@ -29,7 +29,15 @@ from aifaceswap.budget._window import Window
 from aifaceswap.errors import APIStatusError
 from aifaceswap.models import RateLimit
 
-__all__ = ["Budget", "Permit", "Purpose", "RequestBudget", "forget_shared", "shared_budget"]
+__all__ = [
+    "Budget",
+    "Permit",
+    "Purpose",
+    "RequestBudget",
+    "forget_shared",
+    "key_scope",
+    "shared_budget",
+]
 
 _log = logging.getLogger("aifaceswap")
 
@@ -340,7 +348,7 @@ class _Permit:
 
 # How a budget takes back a permit: settled, or cancelled.
 _Ends = tuple[Callable[[_Permit, RateLimit | None], None], Callable[[_Permit], None]]
-_shared: dict[bytes, Budget] = {}
+_shared: dict[str, Budget] = {}
 
 
 def shared_budget(base_url: str, api_key: str | Secret, budget: Budget | None = None) -> Budget:
@@ -354,8 +362,21 @@ def shared_budget(base_url: str, api_key: str | Secret, budget: Budget | None = 
     Returns:
         The same budget for the same arguments.
     """
-    digest = hashlib.sha256(f"{base_url} {Secret(api_key).reveal()}".encode()).digest()
-    return _shared.setdefault(digest, Budget() if budget is None else budget)
+    scope = key_scope(base_url, Secret(api_key))
+    return _shared.setdefault(scope, Budget() if budget is None else budget)
+
+
+def key_scope(base_url: str, api_key: Secret) -> str:
+    """Name what limits belong to: a digest of the base URL and the API key.
+
+    Args:
+        base_url: URL of the API.
+        api_key: The API key.
+
+    Returns:
+        Hexadecimal digits that do not reveal the key.
+    """
+    return hashlib.sha256(f"{base_url} {api_key.reveal()}".encode()).hexdigest()
 
 
 def forget_shared() -> None:
