@@ -76,6 +76,8 @@ class JournalEntry:
     earlier_cost: float = 0.0  # of this row's earlier swaps
     attempts: int = 0
     seconds: float = 0.0
+    place: bytes | None = None  # the digest of the row as it is written, where it names files
+    files: str | None = None  # what they were when its body was made, and how long its URLs serve
     row: int | None = attrs.field(default=None, kw_only=True)  # position in this run's input
 
     @property
@@ -185,6 +187,15 @@ class JournalView:
             identity,
         )
         return times - 1, None if number is None else _entry((number, *rest), row)
+
+    def expected(self) -> JournalEntry | None:
+        """The row that is next if the input is like that of the last run."""
+        return None if self._in_order is None or self._next is None else _entry(self._next)
+
+    def newest_at(self, place: bytes) -> JournalEntry | None:
+        """The newest row that was written like this, whatever its files were."""
+        query = "SELECT * FROM rows WHERE place = ? ORDER BY number DESC LIMIT 1"
+        return next(map(_entry, self._execute(query, place)), None)
 
     def unseen(self) -> Iterator[JournalEntry]:
         """The rows that the input did not have, in the order of their numbers."""
@@ -371,7 +382,7 @@ async def _own(
     accept_new_key: bool,
 ) -> int:
     """Check that a journal is the owner's; return the id of its key."""
-    if file.version != _journal_file.VERSION:
+    if file.lacks_owner:
         swap_id = await _in_thread(file.path, file.newest_swap_id)
         is_proven = swap_id is not None and await can_read(swap_id)
         if not is_proven and not accept_new_key:

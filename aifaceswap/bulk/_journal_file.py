@@ -22,7 +22,9 @@ from aifaceswap._api import codec
 from aifaceswap.bulk._identity import content_identity
 from aifaceswap.errors import JournalError
 
-VERSION = 2
+VERSION = 3
+# Of these a journal is rewritten, or given the columns that it lacks.
+_WITHOUT_OWNER, _WITHOUT_FILES = 1, 2
 # "AFSJ": marks our files among other SQLite databases.
 _APPLICATION = 0x4146534A
 _BUSY_SECONDS = 5.0
@@ -49,12 +51,25 @@ CREATE TABLE rows (
     cost REAL,
     earlier_cost REAL NOT NULL,
     attempts INTEGER NOT NULL,
-    seconds REAL NOT NULL
+    seconds REAL NOT NULL,
+    place BLOB,
+    files TEXT
 );
 CREATE UNIQUE INDEX identities ON rows (identity, occurrence);
+CREATE INDEX places ON rows (place) WHERE place IS NOT NULL;
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {VERSION};
 """
+
+
+_ADD_FILES = f"""
+ALTER TABLE rows ADD COLUMN place BLOB;
+ALTER TABLE rows ADD COLUMN files TEXT;
+CREATE INDEX places ON rows (place) WHERE place IS NOT NULL;
+PRAGMA user_version = {VERSION}
+"""
+# Stands before the table of a file that is only read.
+_SHOW_FILES = "CREATE TEMP VIEW rows AS SELECT *, NULL AS place, NULL AS files FROM main.rows"
 
 
 @attrs.frozen
@@ -83,7 +98,7 @@ class JournalFile:
     def close(self) -> None:
         """Move everything into the one file, and let others open it."""
         with self._cleanup:
-            if self.version != VERSION:
+            if self.version != VERSION:  # nothing has claimed it
                 return
             try:
                 self._mark(is_open=False)
@@ -101,10 +116,19 @@ class JournalFile:
     def claim(self, owner: Owner, *, accept_new_key: bool) -> int:
         """Check that the journal belongs to this service and key; return the key's id."""
         with self.connection:
+            self.connection.execute("BEGIN")
             self._check_service(owner.base_url)
             key_id = self._key_id(owner, accept_new_key=accept_new_key)
+            if self.version == _WITHOUT_FILES:
+                _execute_each(self.connection, _ADD_FILES)
+        self.version = VERSION
         self._mark(is_open=True)
         return key_id
+
+    @property
+    def lacks_owner(self) -> bool:
+        """Whether it is a journal of version 1, which says nothing of its key."""
+        return self.version == _WITHOUT_OWNER
 
     def upgrade(self, owner: Owner, *, is_proven: bool) -> None:
         """Rewrite a journal of version 1; if not proven, its rows belong to an unknown key."""
@@ -184,12 +208,16 @@ def open_to_read(path: str) -> Generator[sqlite3.Connection]:
         except sqlite3.OperationalError:
             if not has_log:
                 raise
-            version = 1  # the log cannot be read where it is, e.g. on a read-only medium
-        if version == 1 or connection is None:
+            version = (
+                _WITHOUT_OWNER  # the log cannot be read where it is, e.g. on a read-only medium
+            )
+        if version == _WITHOUT_OWNER or connection is None:
             connection = _connect_to_copy(path, cleanup)
             version = _read_version(connection, path, has_log=has_log)
-        if version == 1:
+        if version == _WITHOUT_OWNER:
             upgrade(connection, "", None)
+        elif version == _WITHOUT_FILES:
+            connection.execute(_SHOW_FILES)
         if version is None:
             raise JournalError(f"{path} is empty; it is not the journal of a bulk run")
         yield connection
@@ -239,7 +267,7 @@ def _insert_upgraded(connection: sqlite3.Connection, row: Any, key_id: int) -> N
     swap: Mapping[str, Any] = {} if swap_json is None else codec.loads(swap_json.encode())
     values = (
         *(number, state, key, body, identity, occurrence, key_id, _LONG_AGO, swap_id, swap_json),
-        *(error_json, path, swap.get("credit_cost"), 0.0, attempts, seconds),
+        *(error_json, path, swap.get("credit_cost"), 0.0, attempts, seconds, None, None),
     )
     places = ", ".join("?" * len(values))
     connection.execute(f"INSERT INTO rows VALUES ({places})", values)  # noqa: S608
@@ -254,11 +282,15 @@ def _create(connection: sqlite3.Connection) -> None:
 
 def _write_schema(connection: sqlite3.Connection, base_url: str) -> bytes:
     """Create the tables in the present transaction; return the salt of the fingerprints."""
-    for statement in _SCHEMA.split(";"):  # `executescript` would commit first
-        connection.execute(statement)
+    _execute_each(connection, _SCHEMA)
     salt = secrets.token_bytes(16)
     connection.execute("INSERT INTO journal VALUES (?, ?, FALSE)", (base_url, salt))
     return salt
+
+
+def _execute_each(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):  # `executescript` would commit first
+        connection.execute(statement)
 
 
 def _has_log(path: str) -> bool:
@@ -282,12 +314,12 @@ def _read_version(connection: sqlite3.Connection, path: str, *, has_log: bool) -
         return None
     if application != _APPLICATION:
         raise JournalError(f"{path} is a database, but not the journal of a bulk run")
-    if version not in (1, VERSION):
+    if version not in range(1, VERSION + 1):
         raise JournalError(
-            f"{path} is a journal of version {version}, and this package reads versions 1 and "
+            f"{path} is a journal of version {version}, and this package reads versions 1 to "
             f"{VERSION}: finish the run with the package that began it"
         )
-    if version == VERSION and not has_log:
+    if version != _WITHOUT_OWNER and not has_log:
         (is_open,) = connection.execute("SELECT is_open FROM journal").fetchone()
         if is_open:
             raise JournalError(_missing_log(path))

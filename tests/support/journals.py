@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from aifaceswap import AsyncClient
 from aifaceswap.bulk._journal import Journal, JournalEntry, JournalView, Owner
 
@@ -22,6 +24,20 @@ CREATE TABLE rows (
 ) WITHOUT ROWID;
 PRAGMA application_id = 0x4146534A;
 PRAGMA user_version = 1;
+"""
+
+VERSION_2 = """
+CREATE TABLE journal (base_url TEXT NOT NULL, salt BLOB NOT NULL, is_open INTEGER NOT NULL);
+CREATE TABLE keys (id INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL UNIQUE);
+CREATE TABLE rows (
+    number INTEGER PRIMARY KEY, state INTEGER NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL,
+    identity BLOB NOT NULL, occurrence INTEGER NOT NULL, key_id INTEGER NOT NULL, sent_at REAL,
+    swap_id TEXT, swap_json TEXT, error_json TEXT, path BLOB, cost REAL,
+    earlier_cost REAL NOT NULL, attempts INTEGER NOT NULL, seconds REAL NOT NULL
+);
+CREATE UNIQUE INDEX identities ON rows (identity, occurrence);
+PRAGMA application_id = 0x4146534A;
+PRAGMA user_version = 2;
 """
 
 
@@ -64,3 +80,15 @@ def write_version_1(path: Path, *rows: tuple[Any, ...]) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(VERSION_1)
         connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def write_version_2(path: Path, owner: Owner, *rows: JournalEntry) -> None:
+    """A journal as version 2 wrote it."""
+    salt = b"16 bytes of salt"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(VERSION_2)
+        connection.execute("INSERT INTO journal VALUES (?, ?, FALSE)", (owner.base_url, salt))
+        connection.execute("INSERT INTO keys VALUES (1, ?)", (owner.fingerprint(salt),))
+        columns = [attrs.astuple(row)[:16] for row in rows]
+        connection.executemany(f"INSERT INTO rows VALUES ({', '.join('?' * 16)})", columns)

@@ -33,7 +33,15 @@ from aifaceswap.bulk._journal import (
     error_json,
     swap_json,
 )
-from support.journals import BASE_URL, entries, never, opened, owner_of, write_version_1
+from support.journals import (
+    BASE_URL,
+    entries,
+    never,
+    opened,
+    owner_of,
+    write_version_1,
+    write_version_2,
+)
 
 SWAP = Swap(id="tsk_1", status="failed", error={"code": "no_face", "message": "No face."})
 FULL = JournalEntry(
@@ -53,6 +61,8 @@ FULL = JournalEntry(
     earlier_cost=1.0,
     attempts=3,
     seconds=1.25,
+    place=b"as written",
+    files='{"source":{"sha256":"00"}}',
 )
 
 
@@ -486,8 +496,8 @@ async def test_a_journal_of_a_later_version_is_left_alone(tmp_path: Path) -> Non
     path = tmp_path / "run.sqlite"
     async with opened(path):
         pass
-    change(path, "PRAGMA user_version = 3")
-    text = r"run\.sqlite is a journal of version 3, .* versions 1 and 2: finish the run"
+    change(path, "PRAGMA user_version = 4")
+    text = r"run\.sqlite is a journal of version 4, .* versions 1 to 3: finish the run"
     with pytest.raises(JournalError, match=text):
         async with opened(path):
             pytest.fail("a later version was opened")
@@ -499,7 +509,7 @@ async def test_the_format_of_the_file_stays(tmp_path: Path) -> None:
         await journal.write(FULL)
     assert (tmp_path / "run.sqlite").read_bytes()[68:72] == b"AFSJ"
     with closing(sqlite3.connect(tmp_path / "run.sqlite")) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
         assert connection.execute("SELECT * FROM rows").fetchone() == attrs.astuple(FULL)[:-1]
         columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(rows)")]
     assert columns == [field.name for field in attrs.fields(JournalEntry)][:-1]
@@ -559,6 +569,53 @@ async def test_a_journal_whose_rows_reached_no_service_belongs_to_nobody(tmp_pat
     with pytest.raises(JournalError, match="belongs to"):
         async with opened(path, "key_1", base_url="https://typo.example"):
             pytest.fail("opened for another service")
+
+
+# --- version 2 ---
+
+
+async def test_version_2_gets_the_columns_that_it_lacks(tmp_path: Path) -> None:
+    """Its rows stay as they are; it is read without a change before."""
+    path = tmp_path / "run.sqlite"
+    row = attrs.evolve(FULL, place=None, files=None)
+    write_version_2(path, owner_of("key_1"), row)
+    before = path.read_bytes()
+    assert entries(path) == [row]
+    assert path.read_bytes() == before
+    async with opened(path) as journal:
+        assert journal.view.see(b"a row") == (0, None)
+        assert journal.view.see(b"a row") == (1, row)
+        await journal.write(attrs.evolve(row, files="{}"))
+    assert entries(path) == [attrs.evolve(row, files="{}")]
+    async with opened(path):
+        pass
+
+
+async def test_version_2_stays_as_it_is_if_it_is_rejected(tmp_path: Path) -> None:
+    """Another key's journal is not changed, and the release that wrote it can resume it."""
+    path = tmp_path / "run.sqlite"
+    write_version_2(path, owner_of("key_1"), FULL)
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="another API key"):
+        async with opened(path, "key_2"):
+            pytest.fail("opened with another key")
+    assert path.read_bytes() == before
+
+
+# --- rows with files ---
+
+
+async def test_the_newest_row_of_a_place_is_found(tmp_path: Path) -> None:
+    """Whatever its files were: what a row is written like is not what it is."""
+    async with opened(tmp_path / "run.sqlite") as journal:
+        for number, place in enumerate((b"a", b"b", b"a", None)):
+            await journal.write(entry(number, place=place))
+    async with opened(tmp_path / "run.sqlite") as journal:
+        assert journal.view.expected() == entry(0, place=b"a")
+        assert journal.view.newest_at(b"a") == entry(2, place=b"a")
+        assert journal.view.newest_at(b"c") is None
+        journal.view.see(b"another row")
+        assert journal.view.expected() is None
 
 
 # --- version 1 ---
