@@ -142,6 +142,7 @@ class SwapRequest:
 
 
 _USER = re.compile(r"//[^/?#]*@")
+_URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
 
 def without_query(url: str | None) -> str | None:
@@ -157,6 +158,18 @@ def without_query(url: str | None) -> str | None:
         return None
     shown, query, _ = url.partition("?")
     return _USER.sub("//", shown) + ("?…" if query else "")
+
+
+def without_queries(text: str) -> str:
+    """A text as it can be shown: the URLs in it are without their queries.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text, with each URL as `without_query` returns it.
+    """
+    return _URL.sub(lambda url: without_query(url[0]) or "", text)
 
 
 def _shown_url(url: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from mimetypes import guess_extension
 from pathlib import Path
 
@@ -24,6 +25,9 @@ _SUFFIXES = {
 }
 # No image of these types is smaller, in bytes.
 _SMALLEST = {"image/jpeg": 100, "image/png": 57, "image/gif": 26, "image/webp": 26}
+# Notebooks show these by themselves, and browsers show others, too.
+_NOTEBOOK_TYPES = frozenset({"image/jpeg", "image/png", "image/gif"})
+_BROWSER_TYPES = _NOTEBOOK_TYPES | {"image/webp", "image/avif", "image/bmp"}
 _UNKNOWN = "application/octet-stream"
 
 
@@ -63,6 +67,21 @@ class SwapImage:
             partial.file.write(self.data)
             partial.move_to(target)
         return target
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """The image as notebooks show it; they add the text of `repr()`."""
+        if self.media_type in _NOTEBOOK_TYPES:
+            return {self.media_type: b64encode(self.data).decode()}
+        url = data_url(self.data)
+        return {} if url is None else {"text/html": f'<img src="{url}" alt="">'}
+
+
+def data_url(data: bytes) -> str | None:
+    """An image as a URL for a page; None: its bytes are not of an image that browsers show."""
+    kind = _media_type_by_magic(data[:HEAD])
+    if kind not in _BROWSER_TYPES:
+        return None
+    return f"data:{kind};base64,{b64encode(data).decode()}"
 
 
 def suffix_of(media_type: str) -> str:

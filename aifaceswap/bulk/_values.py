@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +14,7 @@ import attrs
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap.bulk._journal import FINISHED, JournalEntry
 from aifaceswap.errors import AIFaceSwapError
-from aifaceswap.models import Swap
+from aifaceswap.models import Swap, without_query
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +46,47 @@ class Outcome:
     def ok(self) -> bool:
         """Whether the row has its result."""
         return self.error is None
+
+    def as_row(self) -> dict[str, str | float | bool | datetime | None]:
+        """Return the outcome as a flat dict, so that a list of them makes a data frame.
+
+        The names are the same for every outcome; what an outcome lacks is None. Values are
+        text, numbers, booleans and times, and metadata are JSON text. The result's URL is
+        without its query, which can be a signature: the complete URL is `swap.result_url`.
+
+        Returns:
+            The names and values, e.g. ``row``, ``ok``, ``path``, ``swap_id``, ``error_code``.
+        """
+        swap, error = self.swap, self.error
+        metadata = None if swap is None else swap.metadata
+        return {
+            "row": self.row,
+            "ok": self.ok,
+            "is_open": self.is_open,
+            "idempotency_key": self.idempotency_key,
+            "path": None if self.path is None else str(self.path),
+            "attempts": self.attempts,
+            "seconds": round(self.seconds, 3),
+            "swap_id": None if swap is None else swap.id,
+            "swap_status": None if swap is None else str(swap.status),
+            "swap_type": None if swap is None or swap.type is None else str(swap.type),
+            "swap_credit_cost": None if swap is None else swap.credit_cost,
+            "swap_created_at": None if swap is None else swap.created_at,
+            "swap_result_url": None if swap is None else without_query(swap.result_url),
+            "swap_metadata": None
+            if metadata is None
+            else json.dumps(dict(metadata), ensure_ascii=False, default=str),
+            "error_type": None if error is None else type(error).__name__,
+            "error_message": None if error is None else error.message,
+            "error_code": getattr(error, "code", None),
+            "error_request_id": getattr(error, "request_id", None),
+        }
+
+    def _repr_html_(self) -> str:
+        """The outcome and its saved image, for notebooks."""
+        from aifaceswap.bulk._notebook import html_of  # noqa: PLC0415 - for notebooks alone
+
+        return html_of(self)
 
 
 def outcome_of(

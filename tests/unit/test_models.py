@@ -28,6 +28,7 @@ from aifaceswap.models import (
     SwapStatus,
     SwapType,
     WebhookEvent,
+    without_queries,
     without_query,
 )
 from support.samples import FACE
@@ -368,6 +369,20 @@ def test_repr_hides_the_signature() -> None:
 def test_urls_are_shown_without_query(url: str | None, shown: str | None) -> None:
     """A shown URL ends before its query."""
     assert shown == without_query(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no URL?a=1", "no URL?a=1"),
+        ("of https://u:p@a.example/x?a=1, b", "of https://a.example/x?… b"),
+        ('{"a": "HTTP://a.example?s=1", "b": "q?"}', '{"a": "HTTP://a.example?…", "b": "q?"}'),
+        ("https://a.example/1 https://b.example/?2", "https://a.example/1 https://b.example/?…"),
+    ],
+)
+def test_texts_are_shown_without_queries(text: str, shown: str) -> None:
+    """Each URL in them ends before its query; all else stays."""
+    assert shown == without_queries(text)
 
 
 CREDITS = Credits(permanent=1, monthly=2, subscription=3, total=6, extra={"bonus": [1]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,27 @@ def test_an_image_shows_its_size_and_not_its_bytes() -> None:
     assert repr(SwapImage(b"x" * 9, "image/png")) == (
         "SwapImage(data=<9 bytes>, media_type='image/png')"
     )
+
+
+def bundle_of(data: bytes, kind: str) -> dict[str, str]:
+    return SwapImage(data, kind)._repr_mimebundle_()
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_a_notebook_shows_the_image(kind: str) -> None:
+    """As the image itself, or as a page's image where notebooks need that; TIFF by its repr."""
+    data = IMAGES[kind][0]
+    text = base64.b64encode(data).decode()
+    if kind in {"image/jpeg", "image/png", "image/gif"}:
+        assert bundle_of(data, kind) == {kind: text}
+    elif kind == "image/tiff":
+        assert bundle_of(data, kind) == {}
+    else:
+        html = f'<img src="data:{kind};base64,{text}" alt="">'
+        assert bundle_of(data, kind) == {"text/html": html}
+
+
+@pytest.mark.parametrize("kind", ["image/svg+xml", 'image/x"><script>', "text/html"])
+def test_a_notebook_shows_bytes_that_are_an_image(kind: str) -> None:
+    """What a server says of unknown bytes makes no page."""
+    assert bundle_of(b"<svg onload=alert(1)>", kind) == {}
