@@ -185,5 +185,7 @@ def create_app(settings: demo.Settings) -> Any:
 
 if __name__ == "__main__":
     with demo.start() as (settings, sock):
-        config = uvicorn.Config(create_app(settings), lifespan="on", log_level="warning")
+        config = uvicorn.Config(
+            create_app(settings), lifespan="on", log_level="warning", timeout_graceful_shutdown=5
+        )
         uvicorn.Server(config).run(sockets=[sock])

@@ -156,5 +156,7 @@ def create_app(settings: demo.Settings) -> FastAPI:
 
 if __name__ == "__main__":
     with demo.start() as (settings, sock):
-        config = uvicorn.Config(create_app(settings), log_level="warning")
+        config = uvicorn.Config(
+            create_app(settings), log_level="warning", timeout_graceful_shutdown=5
+        )
         uvicorn.Server(config).run(sockets=[sock])

@@ -40,7 +40,7 @@ def redis_port(tmp_path: Path) -> Iterator[int]:
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while time.monotonic() < until:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
@@ -65,6 +65,7 @@ def start(kind: str, where: str, log: Path, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
+@pytest.mark.timeout(150)
 def test_each_delivery_is_handled_once_by_four_workers(
     place: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -82,7 +83,7 @@ def test_each_delivery_is_handled_once_by_four_workers(
                 time.sleep(0.01)
             workers[name].kill()
         for name in ("one", "two"):
-            assert workers[name].wait(50) == 0
+            assert workers[name].wait(90) == 0
     finally:
         for worker in workers.values():
             worker.kill()

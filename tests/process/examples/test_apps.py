@@ -215,7 +215,10 @@ def test_with_an_emulator_it_needs_nothing(
         customer = app.customer()
         assert is_jpeg(customer.watch(customer.order())[-1].result_url)
         customer.order(FOREVER)
-        with socket.create_connection((urlsplit(app.url).hostname, urlsplit(app.url).port)):
+        with socket.create_connection((urlsplit(app.url).hostname, urlsplit(app.url).port)) as idle:
+            # After a response the server knows the connection; uvicorn waits for younger ones.
+            idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(1)
             assert app.stop(number) in codes
         printed = app.text.splitlines()
 
