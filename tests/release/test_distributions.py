@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -82,6 +83,16 @@ def test_the_wheel_is_the_package(wheel: Path, in_git: set[str]) -> None:
     assert others == WHEEL_ONLY
     assert changed == []
     assert "aifaceswap/py.typed" in files
+
+
+def test_the_description_has_no_relative_link(wheel: Path) -> None:
+    """On an index page it would lead nowhere: the description names the files instead."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        text = archive.read(name).decode()
+
+    assert "`docs/getting-started.md`" in text
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []
 
 
 def test_the_sdist_is_the_repository(sdist: Path, in_git: set[str], tmp_path: Path) -> None:
