@@ -5,82 +5,116 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
+import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import attrs
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
+
+from aifaceswap._validation import Secret
+from aifaceswap.errors import ConfigurationError
 
 T = TypeVar("T")
 Command = Callable[[Any], Awaitable[T]]
+Factory = Callable[[], Any]
 
-# Seconds after a failure in which no command is tried: calls do not each wait for a timeout.
+# Seconds after a failure in which nothing is tried: calls do not each wait for a timeout.
 _PAUSE = 1.0
 _CONNECTIONS = 8
-# The share of the timeout by which a blocked event loop is noticed.
+# A response may lie in the socket while the event loop is blocked: redis-py waits for longer
+# than we do, and is cancelled.
+_SOCKET_EXTRA = 5.0
 _LATE = 1.2
+_MAX_REPORTS = 1000
+_CLOSE_SECONDS = 2.0
+_SHOWN = 200  # characters of redis-py's message
+MUST_BE = (
+    "url_or_factory must be a URL like 'redis://localhost:6379/0' (redis, rediss or unix) with "
+    "options that redis-py knows, or a function that returns a new redis.asyncio client"
+)
 
 _log = logging.getLogger("aifaceswap")
 
 
 class UnreachableError(Exception):
-    """Redis sent no usable response in time. Never leaves this package."""
+    """Redis sent no usable response in time. Never leaves this package.
+
+    Attributes:
+        may_have_run: Whether the command may have been carried out.
+    """
+
+    def __init__(self, reason: str, *, may_have_run: bool) -> None:
+        super().__init__(reason)
+        self.may_have_run = may_have_run
+
+
+class Script:
+    """A Lua script, sent by its hash if the server knows it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.sha: str = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 @attrs.frozen
-class Script:
-    """A Lua script, sent by its hash where the server knows it."""
+class _Report:
+    """A script whose result nobody waits for."""
 
-    source: str
-    sha: str = attrs.field(init=False)
+    script: Script
+    keys: list[str]
+    arguments: tuple[str | float, ...]
+    ends: float  # monotonic seconds, after which it is not worth sending
 
-    def __attrs_post_init__(self) -> None:
-        sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        object.__setattr__(self, "sha", sha)
+
+@attrs.define(eq=False)
+class _Link:
+    """What belongs to one event loop."""
+
+    client: Any = None
+    guard: AsyncGenerator[None] | None = None
+    reports: deque[_Report] = attrs.field(factory=lambda: deque(maxlen=_MAX_REPORTS))
+    sender: asyncio.Task[None] | None = None
 
 
 class Connection:
-    """Runs commands on the running event loop's client.
+    """Runs commands on the running event loop's client, which closes with its loop.
 
     A command runs in a task of its own: it ends within `timeout` whatever happens to its caller,
     because redis-py can lose a cancellation.
     """
 
-    def __init__(self, source: str | Callable[[], Any], timeout: float) -> None:
+    def __init__(self, source: Secret | Factory, timeout: float) -> None:
         self._source = source
         self._timeout = timeout
-        self._process = os.getpid()
-        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock = threading.Lock()
         self._retry_at = 0.0
-        self._is_down = False
+        self._outage = ""
+        if isinstance(source, Secret) and not _can_connect(self._connect):
+            # Not the URL, nor redis-py's message about it: they may show a password.
+            raise ConfigurationError(MUST_BE, field="url_or_factory")
 
     async def run(self, command: Command[T]) -> T:
         """Run a command; raise `UnreachableError` within the timeout if it fails."""
         if time.monotonic() < self._retry_at:
-            raise UnreachableError
-        task = self.start(self._execute(command))
-        started = time.monotonic()
-        done, _ = await asyncio.wait({task}, timeout=self._timeout)
-        if not done and time.monotonic() - started > _LATE * self._timeout:
-            # The event loop was blocked: the response may have been here all the time.
-            done, _ = await asyncio.wait({task}, timeout=self._timeout)
-        if not done:
-            task.cancel()
-            raise self._failed(TimeoutError(f"no response within {self._timeout:g} s"))
-        try:
-            result = task.result()
-        except (RedisError, OSError, TimeoutError, asyncio.CancelledError) as error:
-            raise self._failed(error) from None
-        if self._is_down:
-            self._is_down = False
-            _log.info("Redis responds again")
-        return result
+            raise UnreachableError(self._outage, may_have_run=False)
+        link = self._link()
+        client = link.client or await self._open(link)
+        task = self.start(_awaited(command, client))
+        error = await self._error_of(task)
+        if error is None:
+            self._note_recovery()
+            return task.result()
+        # Outside an except block: redis-py's errors hold frames with the password.
+        raise self._failed(link, client, error)
 
     async def evaluate(self, script: Script, keys: list[str], *arguments: str | float) -> Any:
         """Run a script; raise `UnreachableError` if it fails."""
@@ -93,57 +127,163 @@ class Connection:
 
         return await self.run(command)
 
+    def report(
+        self, script: Script, keys: list[str], *arguments: str | float, max_age: float
+    ) -> None:
+        """Run a script in the background, again after an outage unless it is older then."""
+        link = self._link()
+        ends = time.monotonic() + max_age
+        link.reports.append(_Report(script, keys, arguments, ends))
+        if link.sender is None or link.sender.done():
+            link.sender = self.start(self._send_reports(link))
+
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run something in the background; `aclose()` waits for it."""
+        """Run something in the background."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
         return task
 
     async def aclose(self) -> None:
-        """Finish what runs on the running loop, and close its client."""
-        loop = asyncio.get_running_loop()
-        if tasks := [task for task in self._tasks if task.get_loop() is loop]:
-            await asyncio.wait(tasks, timeout=2 * self._timeout)
-        client = self._clients.pop(loop, None)
-        if client is not None:
-            await client.aclose()
+        """Send what is left to report, and close the running loop's client."""
+        link = self._links.pop(asyncio.get_running_loop(), None)
+        if link is not None and link.guard is not None:
+            await link.guard.aclose()
 
-    def client(self) -> Any:
-        """The running loop's client; after a fork a new one."""
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._clients = {}
-            self._tasks = set()
+    @property
+    def is_down(self) -> bool:
+        """Whether the last command failed."""
+        return bool(self._outage)
+
+    def _link(self) -> _Link:
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            for closed in [other for other in self._clients if other.is_closed()]:
-                del self._clients[closed]
-            client = self._clients[loop] = self._connect()
+        link = self._links.get(loop)
+        if link is None:
+            for other in [other for other in list(self._links) if other.is_closed()]:
+                self._links.pop(other, None)
+            link = self._links[loop] = _Link()
+        return link
+
+    async def _open(self, link: _Link) -> Any:
+        client = link.client = self._connect()
+        if link.guard is None:
+            link.guard = self._close_with_loop(link)
+            await anext(link.guard)
         return client
 
-    async def _execute(self, command: Command[T]) -> T:
-        return await command(self.client())
+    async def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
+        """Wait for the end of a command; the error that it ended with."""
+        started = time.monotonic()
+        done, _ = await asyncio.wait({task}, timeout=self._timeout)
+        if not done and time.monotonic() - started > _LATE * self._timeout:
+            # The event loop was blocked: the response may have been here all the time.
+            done, _ = await asyncio.wait({task}, timeout=self._timeout)
+        if not done:
+            task.cancel()
+            return TimeoutError(f"no response within {self._timeout:g} s")
+        return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+    async def _close_with_loop(self, link: _Link) -> AsyncGenerator[None]:
+        """A generator that is never finished: `asyncio.run()` closes those before it ends."""
+        try:
+            yield
+        finally:
+            if link.sender is not None:
+                await asyncio.wait({link.sender}, timeout=2 * self._timeout)
+                link.sender.cancel()
+            with suppress(UnreachableError):
+                while link.reports:
+                    report = link.reports.popleft()
+                    await self.evaluate(report.script, report.keys, *report.arguments)
+            client, link.client, link.guard = link.client, None, None
+            if client is not None:
+                await _close(client)
+
+    async def _send_reports(self, link: _Link) -> None:
+        while link.reports:
+            report = link.reports.popleft()
+            try:
+                await self.evaluate(report.script, report.keys, *report.arguments)
+            except UnreachableError:
+                if time.monotonic() < report.ends:
+                    link.reports.appendleft(report)
+                    await asyncio.sleep(_PAUSE)
+            except asyncio.CancelledError:
+                link.reports.appendleft(report)
+                raise
 
     def _connect(self) -> Any:
-        if callable(self._source):
-            return self._source()
+        if not isinstance(self._source, Secret):
+            return _made_by(self._source)
         pools: Any = BlockingConnectionPool
         pool = pools.from_url(
-            self._source,
+            self._source.reveal(),
             max_connections=_CONNECTIONS,
             timeout=self._timeout,
-            socket_timeout=self._timeout,
+            socket_timeout=self._timeout + _SOCKET_EXTRA,
             socket_connect_timeout=self._timeout,
-            # Once more at once: the server may have closed an idle connection.
+            # Again at once: the server may have closed an idle connection.
             retry=Retry(NoBackoff(), 1),
         )
         return Redis.from_pool(pool)
 
-    def _failed(self, error: BaseException) -> UnreachableError:
-        self._retry_at = time.monotonic() + _PAUSE
-        if not self._is_down:
-            self._is_down = True
-            _log.warning("Redis is unreachable (%s); it is tried again", type(error).__name__)
-        return UnreachableError()
+    def _failed(self, link: _Link, client: Any, error: BaseException) -> UnreachableError:
+        reason = f"{type(error).__name__}: {str(error)[:_SHOWN]}"
+        if isinstance(error, asyncio.CancelledError):  # the event loop ends
+            return UnreachableError(reason, may_have_run=True)
+        if link.client is client:
+            # After a failover its other connections would fail one by one.
+            link.client = None
+            self.start(_close(client))
+        with self._lock:
+            is_first, self._outage = not self._outage, reason
+            self._retry_at = time.monotonic() + _PAUSE
+        if is_first:
+            _log_safely(_log.warning, "Redis is unreachable (%s); trying again each second", reason)
+        return UnreachableError(reason, may_have_run=True)
+
+    def _note_recovery(self) -> None:
+        if not self._outage:
+            return
+        with self._lock:
+            was_down, self._outage = bool(self._outage), ""
+        if was_down:
+            _log_safely(_log.info, "Redis is reachable again")
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: whoever waited may be gone
+
+
+async def _awaited(command: Command[T], client: Any) -> T:
+    return await command(client)
+
+
+def _can_connect(connect: Callable[[], Any]) -> bool:
+    """Whether redis-py accepts the URL with its options; nothing is sent."""
+    try:
+        connect().connection_pool.make_connection()
+    except Exception:  # ValueError, TypeError, AttributeError: whatever the URL leads to
+        return False
+    return True
+
+
+def _made_by(factory: Factory) -> Any:
+    client = factory()
+    if isinstance(client, Redis | RedisCluster):
+        return client
+    text = f"url_or_factory must return a redis.asyncio client; got {type(client).__name__}"
+    raise ConfigurationError(text, field="url_or_factory")
+
+
+async def _close(client: Any) -> None:
+    """Close a client; a stalled connection must not hold up the end of a program."""
+    with suppress(Exception):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.aclose()
+
+
+def _log_safely(log: Callable[..., None], text: str, *arguments: object) -> None:
+    with suppress(Exception):  # an error of a log handler ends no call
+        log(text, *arguments)

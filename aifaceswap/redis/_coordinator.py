@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, NoReturn, Self
+
+import attrs
 
 from aifaceswap import _validation
 from aifaceswap._limits import (
@@ -12,14 +16,38 @@ from aifaceswap._limits import (
     REQUESTS_PER_WINDOW,
     WINDOW,
 )
+from aifaceswap._validation import Secret
+from aifaceswap.errors import ConfigurationError
 from aifaceswap.redis._budget import Limits, RedisBudget
-from aifaceswap.redis._connection import Connection
+from aifaceswap.redis._connection import MUST_BE, Connection
 from aifaceswap.redis._ends import RedisEnds
 from aifaceswap.redis._slots import RedisSlots
 
 
 class RedisCoordinator:
-    """Shares the limits of API keys between processes and machines, through Redis."""
+    """Shares the limits of API keys between processes and machines, through Redis or Valkey.
+
+    Create one in each process, at any time, and give it to every client: it serves any number of
+    keys, event loops and threads. All processes must use the same arguments. Connections are
+    opened when they are needed, and close with their event loop or in `aclose()`.
+
+    Args:
+        url_or_factory: The server's URL, e.g. ``redis://localhost:6379/0``, ``rediss://`` with
+            TLS or ``unix://``; or a function without arguments that returns a new
+            ``redis.asyncio`` client, e.g. of a Sentinel or a cluster. It is called for each
+            event loop, and again after an outage.
+        requests: Requests that the service allows a key in a window, 1 or more.
+        per: The window's length in seconds, above 0.
+        per_day: Requests that the service allows a key in a UTC day. None: no limit.
+        slots: Swaps of a key that may be unfinished at once, 1 or more.
+        prefix: Begins the name of every key in Redis: visible ASCII without braces.
+        on_outage: What calls do while Redis is unreachable. ``"local"``: each process sends one
+            request at a time. ``"raise"``: they raise `APIConnectionError`, nothing is sent.
+        timeout: Seconds to wait for a response of Redis, above 0.
+
+    Raises:
+        ConfigurationError: An argument is not valid.
+    """
 
     def __init__(
         self,
@@ -33,18 +61,46 @@ class RedisCoordinator:
         on_outage: Literal["local", "raise"] = "local",
         timeout: float = 0.5,
     ) -> None:
-        self._connection = Connection(url_or_factory, _validation.seconds("timeout", timeout))
+        # No frame that an error passes holds the URL's password in clear.
+        source = url_or_factory if callable(url_or_factory) else Secret(url_or_factory)
+        del url_or_factory
+        if isinstance(source, Secret) and source.kind != "str":
+            raise ConfigurationError(f"{MUST_BE}; got {source.kind}", field="url_or_factory")
         self._limits = Limits(
             requests=_validation.positive_integer("requests", requests),
             per=_validation.seconds("per", per),
             per_day=None if per_day is None else _validation.positive_integer("per_day", per_day),
         )
         self._number_of_slots = _validation.positive_integer("slots", slots)
-        self._prefix = prefix
+        if on_outage not in {"local", "raise"}:
+            raise ConfigurationError.for_field("on_outage", on_outage, "must be 'local' or 'raise'")
         self._on_outage = on_outage
+        self._prefix = _checked_prefix(prefix)
+        self._connection = Connection(source, _validation.seconds("timeout", timeout))
         self._budgets: dict[str, RedisBudget] = {}
         self._slots: dict[str, RedisSlots] = {}
         self._ends: dict[str, RedisEnds] = {}
+
+    def __repr__(self) -> str:
+        requests, per, per_day = attrs.astuple(self._limits)
+        return (
+            f"RedisCoordinator(requests={requests}, per={per:g}, per_day={per_day}, "
+            f"slots={self._number_of_slots}, prefix={self._prefix!r})"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a RedisCoordinator holds connections and cannot be pickled")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     def budget(self, scope: str) -> RedisBudget:
         """Return the rate limiter of one API key; see `Coordinator.budget`."""
@@ -69,9 +125,16 @@ class RedisCoordinator:
         return self._ends[scope]
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
+        """Close the connections of the running event loop; the next call opens new ones."""
         await self._connection.aclose()
 
     def _prefix_of(self, scope: str) -> str:
         # The braces keep all keys of a scope on one node of a cluster.
         return f"{self._prefix}:{{{scope}}}"
+
+
+def _checked_prefix(prefix: object) -> str:
+    if isinstance(prefix, str) and re.fullmatch(r"[!-z|~]+", prefix):
+        return prefix
+    reason = "must be visible ASCII without spaces and braces, like 'aifaceswap'"
+    raise ConfigurationError.for_field("prefix", prefix, reason)
