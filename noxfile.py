@@ -111,13 +111,14 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """Tests inside FastAPI, Litestar, Django and Flask, which pass over what is not installed."""
+    """Tests inside FastAPI, Litestar, Django and Flask; and the tutorials."""
     session.install(".[cli,otel]", *_group("frameworks"))
     session.run(
         "pytest",
         "tests/process/apps",
         "tests/process/examples",
         "tests/unit/webhooks",
+        "tests/docs/test_tutorials.py",
         *(session.posargs or PARALLEL),
     )
     # The pages' apps, as their readers' type checkers see them.
