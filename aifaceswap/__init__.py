@@ -23,7 +23,7 @@ from aifaceswap._version import __version__
 # Type checkers know the name. Not from typing, which would be most of the import's time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from aifaceswap import budget, coordination, emulator, errors, models, webhooks
+    from aifaceswap import budget, coordination, emulator, errors, files, models, webhooks
     from aifaceswap._http.images import SwapImage
     from aifaceswap.budget import Budget, Permit, RequestBudget
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ConflictError,
         ContentRejectedError,
         DailyLimitError,
+        FileStoreError,
         InsufficientCreditsError,
         InvalidRequestError,
         JournalError,
@@ -99,6 +100,7 @@ __all__ = [
     "Credits",
     "DailyLimitError",
     "Ends",
+    "FileStoreError",
     "InsufficientCreditsError",
     "InvalidRequestError",
     "JournalError",
@@ -134,13 +136,14 @@ __all__ = [
     "coordination",
     "emulator",
     "errors",
+    "files",
     "models",
     "webhooks",
 ]
 
 # Where names live, the cheapest module first; the modules themselves are public, too.
 _HOMES = ("errors", "models", "budget", "coordination", "client", "sync", "bulk", "_http.images")
-_MODULES = ("budget", "coordination", "emulator", "errors", "models", "webhooks")
+_MODULES = ("budget", "coordination", "emulator", "errors", "files", "models", "webhooks")
 
 
 # Not for type checkers: to them every misspelt name would be one that exists.

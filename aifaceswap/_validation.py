@@ -42,6 +42,11 @@ _URL_PARTS = re.compile(
 _AFTER_HOST = re.compile(r"(?::(?P<port>[0-9]{1,5}))?(?:[/?#].*)?")
 _NOT_IN_HOST = re.compile(r"[\s/?#:@\\<>\"^`{}|%\[\]]")
 _NOT_IN_URL = re.compile(f"[{_UNSAFE}]")
+# What the emulator's store, or an object store for tests, publishes. An emulator accepts it.
+_LOCAL_FILE_URL = re.compile(
+    r"http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[1-9][0-9]{0,4})?/"
+    r"(?=_emulator/files/[0-9a-f]{64}/|[^?#]*\?(?:[^#]*&)?X-Amz-Signature=)[^" + _UNSAFE + r"]+"
+)
 _LAST_PORT = 65535
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _LARGEST = sys.float_info.max
@@ -131,6 +136,18 @@ def public_url(field: str, value: object) -> str:
     if _ORDINARY_URL.fullmatch(value) is None and (reason := _url_fault(value)):
         raise InvalidRequestError.for_field(field, value, reason)
     return value
+
+
+def is_public_url(url: str) -> bool:
+    """Whether the service can fetch a URL."""
+    return _ORDINARY_URL.fullmatch(url) is not None or _url_fault(url) is None
+
+
+def file_url(field: str, value: object) -> str:
+    """Check the URL of an image: a public one, or one that a file store on this machine signed."""
+    if isinstance(value, str) and _LOCAL_FILE_URL.fullmatch(value):
+        return value
+    return public_url(field, value)
 
 
 def _url_fault(url: str) -> str | None:

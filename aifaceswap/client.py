@@ -36,11 +36,14 @@ from aifaceswap.models import Account, Response, Swap, SwapPage, SwapRequest, Sw
 
 if TYPE_CHECKING:
     import aiohttp
+    from obstore.store import AzureStore, GCSStore, S3Store
 
     from aifaceswap._http.images import SwapImage
     from aifaceswap.bulk import AsyncBulk, BulkProgress
     from aifaceswap.bulk._rows import Requests
     from aifaceswap.coordination import Coordinator
+    from aifaceswap.files import FileSource, FileStore
+    from aifaceswap.files._publisher import Publisher
 
 T = TypeVar("T")
 
@@ -77,6 +80,10 @@ class AsyncClient:
         proxy: URL of an HTTP proxy, or ``"environment"`` for the one in ``HTTPS_PROXY`` or
             ``ALL_PROXY``, except for hosts in ``NO_PROXY``. Default: no proxy. Plain http, to
             loopback addresses, is always sent without a proxy.
+        files: Where local files are published: a bucket like ``"s3://bucket/prefix"``,
+            ``"gs://…"`` or ``"az://…"`` (extra ``files``), an obstore store, or a
+            `files.FileStore`. Default: ``AIFACESWAP_FILES`` from the environment, or the
+            emulator if `base_url` is a loopback address.
 
     Attributes:
         swaps: Methods to create swaps, wait for them, and download their results.
@@ -98,6 +105,7 @@ class AsyncClient:
         coordinator: Coordinator | None = None,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
+        files: FileStore | S3Store | GCSStore | AzureStore | str | None = None,
     ) -> None:
         # No frame that an error passes holds a secret in clear.
         given_key, given_proxy = Secret.wrap(api_key), Secret.wrap(proxy)
@@ -124,7 +132,10 @@ class AsyncClient:
             proxies=Proxies.of(given_proxy),
         )
         watcher = Watcher(transport, options)
-        self._resources = _Resources(transport, watcher, options)
+        publishing = _Publishing(files, url)
+        if files is not None:
+            publishing.publisher()  # checks it
+        self._resources = _Resources(transport, watcher, options, publishing)
         self._is_derived = False
         self.swaps: AsyncSwaps = AsyncSwaps(self._resources)
 
@@ -331,9 +342,11 @@ class AsyncSwaps:
     async def create(
         self,
         *,
-        source_url: str,
-        target_url: str,
-        type: SwapType | str = SwapType.IMAGE,  # noqa: A002 - the API's name
+        source: FileSource | None = None,
+        target: FileSource | None = None,
+        source_url: str | None = None,
+        target_url: str | None = None,
+        type: SwapType | str | None = None,  # noqa: A002 - the API's name
         webhook_url: str | None = None,
         target_face_index: int | None = None,
         enable_face_enhancer: bool | None = None,
@@ -345,9 +358,13 @@ class AsyncSwaps:
         All attempts of this call send one idempotency key, so it is charged at most once.
 
         Args:
-            source_url: Public https URL of the image with the face to put in.
-            target_url: Public https URL of the image or GIF to transform.
-            type: What the target is: ``"image"`` or ``"gif"``.
+            source: The image with the face to put in: a path, bytes, an open binary file, or a
+                public https URL. Local files are published in the client's store first.
+            target: The image or GIF to transform, as `source`.
+            source_url: In place of `source`: its public https URL.
+            target_url: In place of `target`: its public https URL.
+            type: What the target is: ``"image"`` or ``"gif"``. Default: ``"gif"`` for a local
+                GIF, else ``"image"``.
             webhook_url: Public https URL that is called when the swap finishes.
             target_face_index: Index of the face in the target, from 0, if it has several.
             enable_face_enhancer: Whether to sharpen the face. Default: the service decides.
@@ -360,7 +377,9 @@ class AsyncSwaps:
             The swap in its first state.
 
         Raises:
-            InvalidRequestError: An argument is not valid; nothing was sent.
+            InvalidRequestError: An argument is not valid, or a file cannot be read or is not an
+                image; no swap was created.
+            FileStoreError: A local file could not be published; no swap was created.
             InsufficientCreditsError: Add credits and send it again with a new key.
             SourceUnreachableError: The service cannot fetch one of the URLs.
             ContentRejectedError: The content is not allowed.
@@ -372,17 +391,65 @@ class AsyncSwaps:
             APIResponseError: The response cannot be decoded; send it again with the same key.
         """
         request = SwapRequest(
-            source_url=source_url,
-            target_url=target_url,
-            type=type,
+            source_url=_url_or_file("source", source, source_url),
+            target_url=_url_or_file("target", target, target_url),
+            type=SwapType.IMAGE if type is None else type,
             webhook_url=webhook_url,
             target_face_index=target_face_index,
             enable_face_enhancer=enable_face_enhancer,
             metadata=metadata,
         )
-        swap = await self._resources.send(requests.create_swap(request, idempotency_key))
+        call = requests.create_swap(request, idempotency_key)
+        if source is not None or target is not None:
+            publisher = self._resources.publishing.publisher()
+            try:
+                request = await publisher.publish_inputs(
+                    request, source, target, infer_type=type is None
+                )
+            except BaseException as error:
+                name_call(error, idempotency_key)
+                raise
+            call = requests.create_swap(request, idempotency_key)
+        swap = await self._resources.send(call)
         self._resources.watcher.record_created(swap.id)
         return swap
+
+    async def publish(self, file: FileSource) -> str:
+        """Publish a local image in the client's store, and return its URL.
+
+        `create` and `run` do this for their `source` and `target`. Publish a file yourself to
+        store its URL beside an idempotency key of your own: each process signs another URL, and
+        a request that is repeated with its key must have the same URLs.
+
+        Args:
+            file: A path, bytes, or an open binary file. A public https URL is returned as it is.
+
+        Returns:
+            The URL. With a bucket it is signed, and valid for 24 hours by default.
+
+        Raises:
+            ConfigurationError: The store cannot be used, e.g. without the extra ``files``.
+            FileStoreError: The store cannot take the file.
+            InvalidRequestError: The file cannot be read or is not an image, or there is no store.
+        """
+        publisher = self._resources.publishing.publisher()
+        return await publisher.url_of(await publisher.open("file", file))
+
+    async def withdraw(self, url: str) -> None:
+        """Remove a published file from the client's store.
+
+        Swaps that the service has not processed yet fail without it, also those of other runs
+        and processes with the same file.
+
+        Args:
+            url: What `publish` returned.
+
+        Raises:
+            ConfigurationError: The store cannot be used, e.g. without the extra ``files``.
+            FileStoreError: The file cannot be removed.
+            InvalidRequestError: `url` is not a URL of this store, or there is no store.
+        """
+        await self._resources.publishing.publisher().withdraw(url)
 
     async def get(self, swap_id: str) -> Swap:
         """Fetch a swap's current state.
@@ -444,9 +511,11 @@ class AsyncSwaps:
     async def run(
         self,
         *,
-        source_url: str,
-        target_url: str,
-        type: SwapType | str = SwapType.IMAGE,  # noqa: A002 - the API's name
+        source: FileSource | None = None,
+        target: FileSource | None = None,
+        source_url: str | None = None,
+        target_url: str | None = None,
+        type: SwapType | str | None = None,  # noqa: A002 - the API's name
         webhook_url: str | None = None,
         target_face_index: int | None = None,
         enable_face_enhancer: bool | None = None,
@@ -458,6 +527,8 @@ class AsyncSwaps:
         """Create a swap and wait until it is finished.
 
         Args:
+            source: As in `create`.
+            target: As in `create`.
             source_url: As in `create`.
             target_url: As in `create`.
             type: As in `create`.
@@ -481,6 +552,8 @@ class AsyncSwaps:
         swap: Swap | None = None
         try:
             swap = await self.create(
+                source=source,
+                target=target,
                 source_url=source_url,
                 target_url=target_url,
                 type=type,
@@ -698,6 +771,22 @@ class AsyncSwaps:
         return AsyncBulk(self._resources.transport, self._resources.watcher, requests, settings)
 
 
+@attrs.define
+class _Publishing:
+    """The publisher of local files, which is loaded by those who have some."""
+
+    files: object
+    base_url: str
+    _publisher: Publisher | None = None
+
+    def publisher(self) -> Publisher:
+        from aifaceswap.files._publisher import Publisher  # noqa: PLC0415
+
+        if self._publisher is None:
+            self._publisher = Publisher.of(self.files, self.base_url)
+        return self._publisher
+
+
 @attrs.frozen
 class _Resources:
     """What `with_options()` shares between clients, and the options of one of them."""
@@ -705,6 +794,7 @@ class _Resources:
     transport: Transport
     watcher: Watcher
     options: CallOptions
+    publishing: _Publishing
 
     def send(self, call: Call[T]) -> Awaitable[T]:
         return self.transport.send(call, self.options, read_result)
@@ -720,6 +810,19 @@ def _shared_limits(coordinator: Coordinator, budget: object) -> Coordinator:
         text = f"coordinator must be a Coordinator, e.g. a RedisCoordinator; got {kind}"
         raise ConfigurationError(text, field="coordinator")
     return coordinator
+
+
+# Stands for the URL of a file until that is published: all else is checked before.
+_UNPUBLISHED = "https://unpublished.invalid/"
+
+
+def _url_or_file(name: str, file: object, url: str | None) -> str:
+    if file is None and url is None:
+        text = f"{name} is missing; pass {name}= (a file or a URL) or {name}_url="
+        raise InvalidRequestError(text, field=name)
+    if file is not None and url is not None:
+        raise InvalidRequestError.for_field(name, file, f"must not be combined with {name}_url")
+    return _UNPUBLISHED if url is None else url
 
 
 def _check_event(event: object) -> None:

@@ -24,6 +24,7 @@
     │   │   └── ConcurrencyLimitError      rate_limited_concurrent
     │   └── ServerError                    5xx
     │       └── ServiceUnavailableError    503
+    ├── FileStoreError                     a local file could not be published
     ├── SwapFailedError                    the swap finished without a result
     ├── WaitTimeoutError (TimeoutError)    the swap did not finish in time
     ├── BulkStoppedError                   a bulk run cannot continue; the journal has what is left
@@ -430,6 +431,14 @@ class ServerError(APIStatusError):
 
 class ServiceUnavailableError(ServerError):
     """503: the service is switched off or overloaded."""
+
+
+class FileStoreError(AIFaceSwapError):
+    """The store of local files failed: no bucket, no permission, no connection.
+
+    The swap was not created. It concerns the store, and with it every file; a file that cannot
+    be read or is not an image is an `InvalidRequestError`.
+    """
 
 
 class SwapFailedError(AIFaceSwapError):

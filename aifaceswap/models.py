@@ -47,8 +47,8 @@ class SwapStatus(StrEnum):
     FAILED = "failed"
 
 
-def _public_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    _validation.public_url(attribute.name, value)
+def _file_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    _validation.file_url(attribute.name, value)
 
 
 def _optional_public_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -132,8 +132,8 @@ class SwapRequest:
         InvalidRequestError: A field is wrong; it names the field and the value.
     """
 
-    source_url: str = attrs.field(validator=_public_url)
-    target_url: str = attrs.field(validator=_public_url)
+    source_url: str = attrs.field(validator=_file_url)
+    target_url: str = attrs.field(validator=_file_url)
     type: SwapType | str = attrs.field(default=SwapType.IMAGE, converter=_swap_type)
     webhook_url: str | None = attrs.field(default=None, validator=_optional_public_url)
     target_face_index: int | None = attrs.field(default=None, converter=_face_index)

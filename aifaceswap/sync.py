@@ -27,10 +27,13 @@ from aifaceswap.errors import name_call
 from aifaceswap.models import Account, Response, Swap, SwapPage, SwapType, WebhookEvent
 
 if TYPE_CHECKING:
+    from obstore.store import AzureStore, GCSStore, S3Store
+
     from aifaceswap._http.images import SwapImage
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
     from aifaceswap.bulk._rows import Requests
     from aifaceswap.coordination import Coordinator
+    from aifaceswap.files import FileSource, FileStore
 
 T = TypeVar("T")
 
@@ -65,6 +68,10 @@ class Client:
         proxy: URL of an HTTP proxy, or ``"environment"`` for the one in ``HTTPS_PROXY`` or
             ``ALL_PROXY``, except for hosts in ``NO_PROXY``. Default: no proxy. Plain http, to
             loopback addresses, is always sent without a proxy.
+        files: Where local files are published: a bucket like ``"s3://bucket/prefix"``,
+            ``"gs://…"`` or ``"az://…"`` (extra ``files``), an obstore store, or a
+            `files.FileStore`. Default: ``AIFACESWAP_FILES`` from the environment, or the
+            emulator if `base_url` is a loopback address.
 
     Attributes:
         swaps: Methods to create swaps, wait for them, and download their results.
@@ -85,6 +92,7 @@ class Client:
         budget: RequestBudget | Literal["shared"] | None = "shared",
         coordinator: Coordinator | None = None,
         proxy: str | None = None,
+        files: FileStore | S3Store | GCSStore | AzureStore | str | None = None,
     ) -> None:
         # No frame that an error passes holds a secret in clear.
         given_key, given_proxy = Secret.wrap(api_key), Secret.wrap(proxy)
@@ -99,6 +107,7 @@ class Client:
             budget=budget,
             coordinator=coordinator,
             proxy=cast("str | None", given_proxy),
+            files=files,
         )
         self._thread = LoopThread()
         self._is_derived = False
@@ -302,9 +311,11 @@ class Swaps:
     def create(
         self,
         *,
-        source_url: str,
-        target_url: str,
-        type: SwapType | str = SwapType.IMAGE,  # noqa: A002 - the API's name
+        source: FileSource | None = None,
+        target: FileSource | None = None,
+        source_url: str | None = None,
+        target_url: str | None = None,
+        type: SwapType | str | None = None,  # noqa: A002 - the API's name
         webhook_url: str | None = None,
         target_face_index: int | None = None,
         enable_face_enhancer: bool | None = None,
@@ -316,9 +327,13 @@ class Swaps:
         All attempts of this call send one idempotency key, so it is charged at most once.
 
         Args:
-            source_url: Public https URL of the image with the face to put in.
-            target_url: Public https URL of the image or GIF to transform.
-            type: What the target is: ``"image"`` or ``"gif"``.
+            source: The image with the face to put in: a path, bytes, an open binary file, or a
+                public https URL. Local files are published in the client's store first.
+            target: The image or GIF to transform, as `source`.
+            source_url: In place of `source`: its public https URL.
+            target_url: In place of `target`: its public https URL.
+            type: What the target is: ``"image"`` or ``"gif"``. Default: ``"gif"`` for a local
+                GIF, else ``"image"``.
             webhook_url: Public https URL that is called when the swap finishes.
             target_face_index: Index of the face in the target, from 0, if it has several.
             enable_face_enhancer: Whether to sharpen the face. Default: the service decides.
@@ -331,7 +346,9 @@ class Swaps:
             The swap in its first state.
 
         Raises:
-            InvalidRequestError: An argument is not valid; nothing was sent.
+            InvalidRequestError: An argument is not valid, or a file cannot be read or is not an
+                image; no swap was created.
+            FileStoreError: A local file could not be published; no swap was created.
             InsufficientCreditsError: Add credits and send it again with a new key.
             SourceUnreachableError: The service cannot fetch one of the URLs.
             ContentRejectedError: The content is not allowed.
@@ -346,6 +363,8 @@ class Swaps:
         with _NamedCall(key):
             return self._thread.run(
                 self._swaps.create,
+                source=source,
+                target=target,
                 source_url=source_url,
                 target_url=target_url,
                 type=type,
@@ -355,6 +374,42 @@ class Swaps:
                 metadata=metadata,
                 idempotency_key=key,
             )
+
+    def publish(self, file: FileSource) -> str:
+        """Publish a local image in the client's store, and return its URL.
+
+        `create` and `run` do this for their `source` and `target`. Publish a file yourself to
+        store its URL beside an idempotency key of your own: each process signs another URL, and
+        a request that is repeated with its key must have the same URLs.
+
+        Args:
+            file: A path, bytes, or an open binary file. A public https URL is returned as it is.
+
+        Returns:
+            The URL. With a bucket it is signed, and valid for 24 hours by default.
+
+        Raises:
+            ConfigurationError: The store cannot be used, e.g. without the extra ``files``.
+            FileStoreError: The store cannot take the file.
+            InvalidRequestError: The file cannot be read or is not an image, or there is no store.
+        """
+        return self._thread.run(self._swaps.publish, file)
+
+    def withdraw(self, url: str) -> None:
+        """Remove a published file from the client's store.
+
+        Swaps that the service has not processed yet fail without it, also those of other runs
+        and processes with the same file.
+
+        Args:
+            url: What `publish` returned.
+
+        Raises:
+            ConfigurationError: The store cannot be used, e.g. without the extra ``files``.
+            FileStoreError: The file cannot be removed.
+            InvalidRequestError: `url` is not a URL of this store, or there is no store.
+        """
+        return self._thread.run(self._swaps.withdraw, url)
 
     def get(self, swap_id: str) -> Swap:
         """Fetch a swap's current state.
@@ -408,9 +463,11 @@ class Swaps:
     def run(
         self,
         *,
-        source_url: str,
-        target_url: str,
-        type: SwapType | str = SwapType.IMAGE,  # noqa: A002 - the API's name
+        source: FileSource | None = None,
+        target: FileSource | None = None,
+        source_url: str | None = None,
+        target_url: str | None = None,
+        type: SwapType | str | None = None,  # noqa: A002 - the API's name
         webhook_url: str | None = None,
         target_face_index: int | None = None,
         enable_face_enhancer: bool | None = None,
@@ -422,6 +479,8 @@ class Swaps:
         """Create a swap and wait until it is finished.
 
         Args:
+            source: As in `create`.
+            target: As in `create`.
             source_url: As in `create`.
             target_url: As in `create`.
             type: As in `create`.
@@ -446,6 +505,8 @@ class Swaps:
 
             async def create_and_wait() -> Swap:
                 swap = await self._swaps.create(
+                    source=source,
+                    target=target,
                     source_url=source_url,
                     target_url=target_url,
                     type=type,

@@ -18,6 +18,7 @@ from aifaceswap import budget
 from aifaceswap._limits import (
     API_KEY_VARIABLE,
     BASE_URL_VARIABLE,
+    FILES_VARIABLE,
     REQUESTS_PER_DAY,
     REQUESTS_PER_WINDOW,
 )
@@ -65,7 +66,11 @@ def use_emulator(**settings: Unpack[Settings]) -> Generator[Emulator]:
 def prepared(emulator: Emulator, settings: Settings) -> Generator[None]:
     """Reset a running emulator to these settings, and let clients find it."""
     rebase(emulator, settings)
-    variables = {API_KEY_VARIABLE: emulator.api_key, BASE_URL_VARIABLE: emulator.base_url}
+    variables = {
+        API_KEY_VARIABLE: emulator.api_key,
+        BASE_URL_VARIABLE: emulator.base_url,
+        FILES_VARIABLE: "",  # local files go to the emulator
+    }
     with (
         mock.patch.dict(os.environ, variables),
         mock.patch.object(watcher, "SHORTEST_INTERVAL", _INTERVAL),

@@ -20,6 +20,7 @@ _SUFFIXES = {
     "image/gif": (".gif",),
     "image/webp": (".webp",),
     "image/avif": (".avif",),
+    "image/heic": (".heic", ".heif"),
     "image/bmp": (".bmp", ".dib"),
     "image/tiff": (".tiff", ".tif"),
 }
@@ -28,6 +29,8 @@ _SMALLEST = {"image/jpeg": 100, "image/png": 57, "image/gif": 26, "image/webp": 
 # Notebooks show these by themselves, and browsers show others, too.
 _NOTEBOOK_TYPES = frozenset({"image/jpeg", "image/png", "image/gif"})
 _BROWSER_TYPES = _NOTEBOOK_TYPES | {"image/webp", "image/avif", "image/bmp"}
+# Both AVIF and HEIC files may begin with a brand of the format that they share.
+_ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 _UNKNOWN = "application/octet-stream"
 
 
@@ -107,7 +110,7 @@ def media_type_of(head: bytes, content_type: str) -> str | None:
     Returns:
         The media type; None: a page, a document or an error message, and not a result.
     """
-    if known := _media_type_by_magic(head):
+    if known := image_type(head):
         return known
     said = content_type.partition(";")[0].strip().lower()
     text = said.startswith("text/") or said.endswith(("json", "xml", "html"))
@@ -116,7 +119,8 @@ def media_type_of(head: bytes, content_type: str) -> str | None:
     return said if said.startswith("image/") else _UNKNOWN
 
 
-def _media_type_by_magic(head: bytes) -> str | None:  # noqa: PLR0911 - a table of formats
+def image_type(head: bytes) -> str | None:  # noqa: PLR0911 - a table of formats
+    """What kind of image begins with these bytes; None: none that is known."""
     match head:
         case _ if head.startswith(b"\xff\xd8\xff"):
             return "image/jpeg"
@@ -126,8 +130,8 @@ def _media_type_by_magic(head: bytes) -> str | None:  # noqa: PLR0911 - a table 
             return "image/gif"
         case _ if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
             return "image/webp"
-        case _ if head[4:12] in (b"ftypavif", b"ftypavis"):
-            return "image/avif"
+        case _ if head[4:8] == b"ftyp" and head[8:12] in _ISO_BRANDS:
+            return "image/avif" if b"avi" in head[8:] else "image/heic"
         case _ if head.startswith((b"II*\0", b"MM\0*")):
             return "image/tiff"
         case _ if head.startswith(b"BM") and head[6:10] == b"\0\0\0\0":
@@ -147,7 +151,7 @@ def is_truncated(  # noqa: PLR0911 - a table of formats
         tail: Its last bytes.
         size: All of its bytes.
     """
-    if _media_type_by_magic(head) != media_type:
+    if image_type(head) != media_type:
         return False
     if size < _SMALLEST.get(media_type, 0):
         return True

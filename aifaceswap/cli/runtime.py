@@ -20,6 +20,7 @@ from aifaceswap.cli.rendering import note
 from aifaceswap.client import AsyncClient
 from aifaceswap.emulator import Emulator
 from aifaceswap.errors import ConfigurationError
+from aifaceswap.files import EmulatorStore
 
 T = TypeVar("T")
 
@@ -88,7 +89,12 @@ async def connect(
         return
     async with (
         Emulator() as emulator,
-        AsyncClient(emulator.api_key, base_url=emulator.base_url, budget=budget) as client,
+        AsyncClient(
+            emulator.api_key,
+            base_url=emulator.base_url,
+            budget=budget,
+            files=EmulatorStore(emulator.origin),
+        ) as client,
     ):
         yield client
 

@@ -215,10 +215,10 @@ async def request(client: AsyncClient) -> None:
 async def call_wrongly(client: AsyncClient, swap: Swap, request: SwapRequest) -> None:
     """What type checkers must reject."""
     swaps = client.swaps
-    await swaps.create(source_url=FACE)  # type: ignore[call-arg]
+    await swaps.create(source=1, target_url=TARGET)  # type: ignore[arg-type]
     await swaps.create(FACE, TARGET)  # type: ignore[call-arg]
     await swaps.create(request)  # type: ignore[call-arg, arg-type]
-    await swaps.create(source_url=None, target_url=TARGET)  # type: ignore[arg-type]
+    await swaps.create(source_url=b"", target_url=TARGET)  # type: ignore[arg-type]
     await swaps.create(source_url=FACE, target_url=TARGET, target_face_index="0")  # type: ignore[arg-type]
     await swaps.create(source_url=FACE, target_url=TARGET, metadata=["a"])  # type: ignore[arg-type]
     await swaps.create(source_url=FACE, target_url=TARGET, metadata={1: 2})  # type: ignore[dict-item]

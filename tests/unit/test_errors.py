@@ -28,6 +28,7 @@ from aifaceswap.errors import (
     ConflictError,
     ContentRejectedError,
     DailyLimitError,
+    FileStoreError,
     InsufficientCreditsError,
     InvalidRequestError,
     JournalError,
@@ -87,6 +88,7 @@ EXAMPLES: list[AIFaceSwapError] = [
         )
         for cls in STATUS_CLASSES
     ),
+    FileStoreError("no bucket", idempotency_key="k-1"),
     SwapFailedError("no face", swap=SWAP, idempotency_key="k-1"),
     WaitTimeoutError("still queued", swap_id="tsk_1", swap=SWAP, idempotency_key="k-1"),
     BulkStoppedError("no credits", rows_left=7),

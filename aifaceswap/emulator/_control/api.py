@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -51,6 +52,7 @@ T = TypeVar("T")
 PREFIX: Final = "/_emulator/"
 
 _BODY = "The body"
+_IMAGE = re.compile(r"image/[a-z0-9.+-]{1,40}")
 _SHOWN, _MOST_SHOWN = 100, 10_000
 _HEADERS = (
     ("Content-Type", "application/json"),
@@ -99,6 +101,12 @@ class Control:
             "deliveries/*/redeliver": {"POST": self._redeliver},
             "faults": {"GET": self._faults, "POST": self._add_fault, "DELETE": self._clear_faults},
             "faults/*": {"DELETE": self._remove_fault},
+            "files/*": {
+                "GET": self._file,
+                "HEAD": self._file,
+                "PUT": self._add_file,
+                "DELETE": self._remove_file,
+            },
             "keys": {"POST": self._add_key},
             "keys/*": {"DELETE": self._revoke_key},
             "requests": {"GET": self._requests},
@@ -160,6 +168,8 @@ class Control:
     def _route(self, request: ServerRequest) -> tuple[Handler, str]:
         """The handler, and what stands in the place of the star."""
         parts = (request.path + "/").removeprefix(PREFIX).strip("/").split("/")
+        if parts[0] == "files":
+            parts = parts[:2]  # then the file's own name
         name = parts[1] if len(parts) > 1 else ""
         if name:
             parts[1] = "*"
@@ -235,6 +245,12 @@ class Control:
     def _faults(self, _: ServerRequest, __: str) -> Reply:
         return 200, {"data": list(map(show_fault, self.emulator.faults))}
 
+    def _file(self, _: ServerRequest, name: str) -> Reply:
+        api = self.frontend.api
+        with api.lock:
+            media_type, content = api.state.files.find(name)
+        return ServerResponse(200, (("Content-Type", media_type), *_HEADERS[1:]), content)
+
     # --- controlling -----------------------------------------------------------------------
 
     def _advance(self, request: ServerRequest, _: str) -> Reply:
@@ -268,6 +284,21 @@ class Control:
     def _clear_faults(self, request: ServerRequest, _: str) -> Reply:
         self.emulator.clear_faults()
         return self._faults(request, "")
+
+    def _add_file(self, request: ServerRequest, name: str) -> Reply:
+        media_type = request.headers.get("Content-Type", "")
+        if not _IMAGE.fullmatch(media_type):
+            raise invalid("Content-Type: must be that of an image.")
+        api = self.frontend.api
+        with api.lock:
+            api.state.files.add(name, media_type, request.body)
+        return 201, {"size": len(request.body)}
+
+    def _remove_file(self, _: ServerRequest, name: str) -> Reply:
+        api = self.frontend.api
+        with api.lock:
+            api.state.files.remove(name)
+        return 200, {}
 
     def _redeliver(self, _: ServerRequest, name: str) -> Reply:
         self.emulator.redeliver(name)

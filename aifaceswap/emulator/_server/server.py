@@ -23,6 +23,8 @@ from aifaceswap.emulator._control.api import PREFIX as CONTROL
 from aifaceswap.emulator._control.page import PATH as PAGE
 from aifaceswap.emulator._server.broken_responses import BrokenResponse, Silence
 from aifaceswap.emulator._service.errors import Problem, Refused
+from aifaceswap.emulator._service.files import LARGEST_FILE
+from aifaceswap.emulator._service.files import PREFIX as FILES
 from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
 from aifaceswap.emulator._times import http_date
 
@@ -209,7 +211,8 @@ async def _receive(
 ) -> ServerRequest:
     if "Expect" in request.headers:
         await _send_continue(request)
-    body, flaw = await _read(request)
+    largest = LARGEST_FILE if head.path.startswith(FILES) else LARGEST_BODY
+    body, flaw = await _read(request, largest)
     return attrs.evolve(head, body=body, flaw=flaw, fault=fault)
 
 
@@ -218,14 +221,14 @@ async def _send_continue(request: web.BaseRequest) -> None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _read(request: web.BaseRequest) -> tuple[bytes, Problem | None]:
-    if (request.content_length or 0) > LARGEST_BODY:
+async def _read(request: web.BaseRequest, largest: int) -> tuple[bytes, Problem | None]:
+    if (request.content_length or 0) > largest:
         return b"", _TOO_LARGE
     try:
         if request.content.is_eof():
             return request.content.read_nowait(), None
         async with asyncio.timeout(BODY_TIMEOUT):
-            return await _read_slowly(request.content)
+            return await _read_slowly(request.content, largest)
     except TimeoutError:
         return b"", _TOO_SLOW
     except Exception:
@@ -233,11 +236,11 @@ async def _read(request: web.BaseRequest) -> tuple[bytes, Problem | None]:
         return b"", _CUT
 
 
-async def _read_slowly(content: StreamReader) -> tuple[bytes, Problem | None]:
+async def _read_slowly(content: StreamReader, largest: int) -> tuple[bytes, Problem | None]:
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk
-        if len(body) > LARGEST_BODY:
+        if len(body) > largest:
             return b"", _TOO_LARGE
     return bytes(body), None
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import attrs
 
 from aifaceswap.emulator._service.errors import Problem, Refused, invalid
+from aifaceswap.emulator._service.files import is_local_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,6 +120,9 @@ def _read_type(body: dict[str, object]) -> str:
 
 
 def _read_source(body: dict[str, object], field: str) -> str:
+    given = body.get(field)
+    if isinstance(given, str) and len(given) <= LONGEST_URL and is_local_file(given):
+        return given
     url, host = _read_url(body, field)
     if not _is_public(host, _UNREACHABLE):
         raise Refused(_unreachable(field))

@@ -12,6 +12,7 @@ import attrs
 
 from aifaceswap.emulator._service import ids, scenarios
 from aifaceswap.emulator._service.errors import Problem, Refused, invalid, not_found
+from aifaceswap.emulator._service.files import FileStore
 from aifaceswap.emulator._service.meter import Meter, rate_limited_concurrent
 from aifaceswap.emulator._service.schema import are_same
 from aifaceswap.emulator._times import TICK
@@ -128,6 +129,7 @@ class ServiceState:
     lag: Lag
     accounts: dict[str, KeyAccount] = attrs.field(factory=dict[str, KeyAccount], init=False)
     swaps: list[StoredSwap] = attrs.field(factory=list[StoredSwap], init=False)
+    files: FileStore = attrs.field(factory=FileStore, init=False)
     _by_id: dict[str, StoredSwap] = attrs.field(factory=dict[str, StoredSwap], init=False)
 
     def add_account(self, api_key: str, own: Limits | None = None) -> None:
@@ -213,6 +215,7 @@ class ServiceState:
         problem = scenarios.find_problem((params.source_url, params.target_url), now)
         if problem is not None:
             raise Refused(problem)
+        self.files.check(params)
         if self.credits < self.prices[params.type]:
             raise Refused(_NO_CREDITS)
         concurrent = account.meter.limits.concurrent
