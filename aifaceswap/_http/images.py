@@ -81,7 +81,7 @@ class SwapImage:
 
 def data_url(data: bytes) -> str | None:
     """An image as a URL for a page; None: its bytes are not of an image that browsers show."""
-    kind = _media_type_by_magic(data[:HEAD])
+    kind = image_type(data[:HEAD])
     if kind not in _BROWSER_TYPES:
         return None
     return f"data:{kind};base64,{b64encode(data).decode()}"
