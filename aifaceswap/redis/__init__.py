@@ -15,10 +15,10 @@ from __future__ import annotations
 
 try:
     from aifaceswap.redis._coordinator import RedisCoordinator
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition(".")[0] != "redis":
+except ModuleNotFoundError as _error:
+    if _error.name is None or _error.name.partition(".")[0] != "redis":
         raise
-    text = "aifaceswap.redis needs the package redis: pip install 'aifaceswap[redis]'"
-    raise ModuleNotFoundError(text, name="redis") from None
+    _text = "aifaceswap.redis needs the package redis: pip install 'aifaceswap[redis]'"
+    raise ModuleNotFoundError(_text, name="redis") from None
 
 __all__ = ["RedisCoordinator"]

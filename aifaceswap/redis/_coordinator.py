@@ -17,6 +17,8 @@ from aifaceswap._limits import (
     WINDOW,
 )
 from aifaceswap._validation import Secret
+from aifaceswap.budget import RequestBudget
+from aifaceswap.coordination import Ends, Slots
 from aifaceswap.errors import ConfigurationError
 from aifaceswap.redis._budget import Limits, RedisBudget
 from aifaceswap.redis._connection import MUST_BE, Connection
@@ -102,7 +104,7 @@ class RedisCoordinator:
     ) -> None:
         await self.aclose()
 
-    def budget(self, scope: str) -> RedisBudget:
+    def budget(self, scope: str) -> RequestBudget:
         """Return the rate limiter of one API key; see `Coordinator.budget`."""
         if scope not in self._budgets:
             self._budgets[scope] = RedisBudget(
@@ -110,7 +112,7 @@ class RedisCoordinator:
             )
         return self._budgets[scope]
 
-    def slots(self, scope: str) -> RedisSlots:
+    def slots(self, scope: str) -> Slots:
         """Return the slots of one API key; see `Coordinator.slots`."""
         if scope not in self._slots:
             self._slots[scope] = RedisSlots(
@@ -118,7 +120,7 @@ class RedisCoordinator:
             )
         return self._slots[scope]
 
-    def ends(self, scope: str) -> RedisEnds:
+    def ends(self, scope: str) -> Ends:
         """Return the finished swaps of one API key; see `Coordinator.ends`."""
         if scope not in self._ends:
             self._ends[scope] = RedisEnds(self._connection, self._prefix_of(scope))
