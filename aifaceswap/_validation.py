@@ -147,6 +147,10 @@ def file_url(field: str, value: object) -> str:
     """Check the URL of an image: a public one, or one that a file store on this machine signed."""
     if isinstance(value, str) and _LOCAL_FILE_URL.fullmatch(value):
         return value
+    name = field.removesuffix("_url")
+    if isinstance(value, str) and name != field and "://" not in value:
+        reason = f"must be a public https:// URL; pass a local file as {name}="
+        raise InvalidRequestError.for_field(field, value, reason)
     return public_url(field, value)
 
 

@@ -114,33 +114,6 @@ def _keys(value: object) -> Iterator[object]:
             rest.extend(cast("list[object]", item))
 
 
-@attrs.frozen(kw_only=True)
-class SwapRequest:
-    """A swap to be created: the arguments of ``client.swaps.create()`` as one value.
-
-    Attributes:
-        source_url: Public https URL of the picture of the face to put in.
-        target_url: Public https URL of the image or GIF to transform.
-        type: What the target is: ``"image"`` or ``"gif"``.
-        webhook_url: Public https URL that is called when the swap ends.
-        target_face_index: Which face of the target, from 0, where there are several.
-        enable_face_enhancer: Whether to sharpen the face.
-        metadata: A small JSON object that comes back with the swap. Its size limit is not
-            documented.
-
-    Raises:
-        InvalidRequestError: A field is wrong; it names the field and the value.
-    """
-
-    source_url: str = attrs.field(validator=_file_url)
-    target_url: str = attrs.field(validator=_file_url)
-    type: SwapType | str = attrs.field(default=SwapType.IMAGE, converter=_swap_type)
-    webhook_url: str | None = attrs.field(default=None, validator=_optional_public_url)
-    target_face_index: int | None = attrs.field(default=None, converter=_face_index)
-    enable_face_enhancer: bool | None = attrs.field(default=None, validator=_optional_bool)
-    metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata, hash=False)
-
-
 _USER = re.compile(r"//[^/?#]*@")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
@@ -174,6 +147,33 @@ def without_queries(text: str) -> str:
 
 def _shown_url(url: str | None) -> str:
     return repr(without_query(url))
+
+
+@attrs.frozen(kw_only=True)
+class SwapRequest:
+    """A swap to be created: the arguments of ``client.swaps.create()`` as one value.
+
+    Attributes:
+        source_url: Public https URL of the picture of the face to put in.
+        target_url: Public https URL of the image or GIF to transform.
+        type: What the target is: ``"image"`` or ``"gif"``.
+        webhook_url: Public https URL that is called when the swap ends.
+        target_face_index: Which face of the target, from 0, where there are several.
+        enable_face_enhancer: Whether to sharpen the face.
+        metadata: A small JSON object that comes back with the swap. Its size limit is not
+            documented.
+
+    Raises:
+        InvalidRequestError: A field is wrong; it names the field and the value.
+    """
+
+    source_url: str = attrs.field(validator=_file_url, repr=_shown_url)
+    target_url: str = attrs.field(validator=_file_url, repr=_shown_url)
+    type: SwapType | str = attrs.field(default=SwapType.IMAGE, converter=_swap_type)
+    webhook_url: str | None = attrs.field(default=None, validator=_optional_public_url)
+    target_face_index: int | None = attrs.field(default=None, converter=_face_index)
+    enable_face_enhancer: bool | None = attrs.field(default=None, validator=_optional_bool)
+    metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata, hash=False)
 
 
 @attrs.frozen(kw_only=True)

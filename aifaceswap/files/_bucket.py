@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import os
 import re
 import threading
-from collections.abc import Generator
+import warnings
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from anyio import to_thread
@@ -28,19 +30,19 @@ from aifaceswap.files._local import LocalFile
 from aifaceswap.files._store import PublishedFile, Uploads
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import AzureStore, GCSStore, S3Store
 
 DAY: Final = 86_400.0
 _LONGEST: Final = 7 * DAY
 _SHORTEST: Final = 60.0
-#: Seconds for one step; without it a metadata server that is silent is waited for by obstore.
+#: Seconds for one step, e.g. when a metadata server is silent.
 _STEP_TIMEOUT: Final = 30.0
-#: Seconds for an upload without progress being visible; large files are sent in parts.
+#: Seconds for an upload; large files are sent in parts.
 _UPLOAD_TIMEOUT: Final = 600.0
 #: From this size on a file is sent in parts, and never in memory as one piece.
 _PART: Final = 8 * 1024 * 1024
-#: Seconds that a URL is good for at least if it was signed with temporary credentials, which may
-#: be replaced at any time. obstore renews them five minutes before they end.
+#: Seconds that a URL of temporary credentials is valid at least: obstore renews them so early.
 _TEMPORARY: Final = 300.0
 _KEPT: Final = 10_000  # URLs that are remembered
 _SCHEMES: Final = ("s3", "gs", "az")
@@ -66,6 +68,9 @@ class BucketStore:
         ConfigurationError: An argument is not valid.
     """
 
+    # The process in which obstore has started its threads, which a fork does not have.
+    _process: ClassVar[int | None] = None
+
     def __init__(
         self,
         bucket: str | S3Store | GCSStore | AzureStore,
@@ -80,6 +85,7 @@ class BucketStore:
         self._opening = threading.Lock()
         self._stores: tuple[Any, Any] | None = None
         self._uploads = Uploads()
+        self._has_warned = False
         self._published: dict[str, tuple[PublishedFile, datetime]] = {}
 
     def __repr__(self) -> str:
@@ -140,8 +146,8 @@ class BucketStore:
             InvalidRequestError: `older_than` is too short.
         """
         least = 2 * self._expires_in
-        if not isinstance(older_than, int | float) or not older_than >= least:
-            reason = f"must be a number of seconds, {least:g} (twice expires_in) or more"
+        if not _number(older_than) >= least:
+            reason = f"must be a number of seconds, {least:.0f} (twice expires_in) or more"
             raise InvalidRequestError.for_field("older_than", older_than, reason)
         import obstore  # noqa: PLC0415
 
@@ -149,7 +155,8 @@ class BucketStore:
         end = datetime.now(UTC) - timedelta(seconds=older_than)
         old: list[str] = []
         with self._errors("list"):
-            async for objects in obstore.list(store):
+            listed: AsyncIterator[Sequence[ObjectMeta]] = obstore.list(store)  # pyright: ignore[reportUnknownMemberType] - arro3's, which is not needed
+            async for objects in listed:
                 keys = (item["path"] for item in objects if item["last_modified"] < end)
                 old += filter(_KEY.fullmatch, keys)
         for key in old:
@@ -217,6 +224,9 @@ class BucketStore:
                     signer, "GET", key, timedelta(seconds=self._expires_in)
                 )
         is_temporary = "X-Amz-Security-Token=" in url
+        if is_temporary and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(_ROTATION, UserWarning, stacklevel=2)
         seconds = min(self._expires_in, _TEMPORARY) if is_temporary else self._expires_in
         published = PublishedFile(url, now + timedelta(seconds=seconds))
         return published, now + timedelta(seconds=seconds / 2)
@@ -234,6 +244,10 @@ class BucketStore:
 
     async def _open(self) -> tuple[Any, Any]:
         """The store, and the one that signs; made in a thread, for credentials may block."""
+        if BucketStore._process not in (None, os.getpid()):
+            text = f"cannot use {self._name} in a fork of a process that used obstore; {_NO_FORK}"
+            raise FileStoreError(text)
+        BucketStore._process = os.getpid()
         if self._stores is not None:
             return self._stores
         return await to_thread.run_sync(self._build, abandon_on_cancel=True)
@@ -255,6 +269,13 @@ class BucketStore:
         except Exception as error:
             text = f"cannot {action} {self._name}: {_reason(error)}"
             raise FileStoreError(text) from None
+
+
+_ROTATION: Final = (
+    "the bucket's credentials are temporary: when they are rotated, URLs that they signed stop "
+    "working, whatever expires_in is; use an access key for long queues"
+)
+_NO_FORK: Final = "start workers with 'spawn', or publish in the workers only"
 
 
 def _check_bucket(bucket: Any) -> Any:
@@ -280,10 +301,15 @@ def is_signing_store(value: object) -> bool:
     )
 
 
+def _number(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return math.nan
+
+
 def _check_expiry(value: object) -> float:
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
-    if _SHORTEST <= number <= _LONGEST:
-        return float(number)
+    if _SHORTEST <= _number(value) <= _LONGEST:
+        return _number(value)
     reason = f"must be a number of seconds from {_SHORTEST:g} to {_LONGEST:.0f} (7 days)"
     raise ConfigurationError.for_field("expires_in", value, reason)
 

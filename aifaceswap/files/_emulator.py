@@ -13,7 +13,7 @@ from aifaceswap.files._local import LocalFile
 from aifaceswap.files._store import PublishedFile, Uploads
 
 _PATH = "/_emulator/files/"
-_NOT_FOUND = 404
+_NOT_FOUND, _TOO_LARGE = 404, 413
 
 
 class EmulatorStore:
@@ -68,7 +68,10 @@ class EmulatorStore:
     async def _publish(self, url: str, file: LocalFile) -> PublishedFile:
         if await self._request("HEAD", url, allowed=(_NOT_FOUND,)) == _NOT_FOUND:
             content = await to_thread.run_sync(file.read)
-            await self._request("PUT", url, content, file.media_type)
+            status = await self._request("PUT", url, content, file.media_type, (_TOO_LARGE,))
+            if status == _TOO_LARGE:
+                text = f"{file.name or 'the file'} is too large for the emulator: {file.size} bytes"
+                raise InvalidRequestError(text, value=file.name)
         return PublishedFile(url)
 
     async def _request(

@@ -95,26 +95,25 @@ def is_url(value: object) -> bool:
 def check_file(field: str, value: object) -> LocalFile:
     """Check a local file, and read it for its hash. Blocks."""
     if isinstance(value, str | os.PathLike):
-        path = Path(os.fsdecode(cast("str | os.PathLike[str]", value)))
-        return _check_path(field, value, path)
+        return _check_path(field, Path(os.fsdecode(cast("str | os.PathLike[str]", value))))
     if isinstance(value, bytes | bytearray | memoryview):
-        return _describe(field, "", bytes(value))
+        return _describe(field, "", bytes(cast("bytes", value)))
     if callable(getattr(value, "read", None)):
         content = _read_open_file(field, cast("IO[bytes]", value))
         return _describe(field, _name_of(value), content)
     raise InvalidRequestError.for_field(field, value, _EXPECTED)
 
 
-def _check_path(field: str, value: object, path: Path) -> LocalFile:
+def _check_path(field: str, path: Path) -> LocalFile:
     try:
         found = path.stat()
         # A pipe would block, or be empty when it is read again.
-        is_file = bool(value) and stat.S_ISREG(found.st_mode)
+        is_file = stat.S_ISREG(found.st_mode)
         head, sha256 = _hash(path) if is_file else (b"", "")
     except (OSError, ValueError) as error:
         raise _unreadable(field, path, error) from None
     if not is_file:
-        raise InvalidRequestError.for_field(field, str(value), "must be a regular file")
+        raise InvalidRequestError.for_field(field, str(path), "must be a regular file")
     return LocalFile(
         name=path.name,
         sha256=sha256,

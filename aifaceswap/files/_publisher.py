@@ -74,6 +74,8 @@ class Publisher:
         assert self.store is not None  # noqa: S101 - open() has checked it
         with _store_errors("publish"):
             published = await self.store.publish(file)
+        if not isinstance(published, PublishedFile):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise FileStoreError(f"publish() of {self.store!r} must return a PublishedFile")
         if not (self.is_local or _validation.is_public_url(published.url)):
             raise FileStoreError(f"{self.store!r} publishes a URL that is not public: {NOT_PUBLIC}")
         return published
@@ -117,4 +119,5 @@ def _store_errors(action: str) -> Generator[None]:
     except AIFaceSwapError:
         raise
     except Exception as error:  # of a store that is not ours
-        raise FileStoreError(f"the store cannot {action} the file: {error!r}") from error
+        text = f"the store cannot {action} the file: {type(error).__name__}"
+        raise FileStoreError(text) from error

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from copy import copy
 from datetime import datetime
-from typing import Final, Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
 from aifaceswap.errors import AIFaceSwapError
 from aifaceswap.files._local import LocalFile
 from aifaceswap.models import without_query
-
-
-def _shown_url(url: str) -> str:
-    return repr(without_query(url))
 
 
 @attrs.frozen
@@ -30,7 +27,7 @@ class PublishedFile:
         expires_at: When the URL stops working, with a time zone; None: never.
     """
 
-    url: str = attrs.field(repr=_shown_url)
+    url: str = attrs.field(repr=lambda url: repr(without_query(url)))
     expires_at: datetime | None = None
 
 
@@ -67,7 +64,7 @@ class FileStore(Protocol):
         ...
 
 
-_ABANDONED: Final = None
+_Key: TypeAlias = tuple[int, str]
 
 
 class Uploads:
@@ -75,12 +72,13 @@ class Uploads:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: dict[str, Future[PublishedFile | None]] = {}
+        self._running: dict[_Key, Future[PublishedFile | None]] = {}
 
     async def share(
-        self, key: str, publish: Callable[[], Awaitable[PublishedFile]]
+        self, name: str, publish: Callable[[], Awaitable[PublishedFile]]
     ) -> PublishedFile:
-        """Run `publish`, or wait for the call with this key that is running."""
+        """Run `publish`, or wait for the call with this name that is running."""
+        key = os.getpid(), name  # nobody finishes for a fork what its parent has begun
         while True:
             with self._lock:
                 running = self._running.get(key)
@@ -93,28 +91,35 @@ class Uploads:
             except AIFaceSwapError as error:
                 # Each call gets its own: errors carry the idempotency key of their call.
                 raise copy(error) from None
-            if published is not _ABANDONED:
+            if published is not None:  # not abandoned
                 return published
         return await self._lead(key, own, publish)
 
     async def _lead(
         self,
-        key: str,
+        key: _Key,
         own: Future[PublishedFile | None],
         publish: Callable[[], Awaitable[PublishedFile]],
     ) -> PublishedFile:
-        published: PublishedFile | None = _ABANDONED
-        failure: AIFaceSwapError | None = None
         try:
             published = await publish()
-        except AIFaceSwapError as error:
-            failure = copy(error)
+        except BaseException as error:
+            # If it was cancelled, one of those who wait publishes in its place.
+            outcome = copy(error) if isinstance(error, AIFaceSwapError) else None
+            self._end(key, own, outcome)
             raise
-        finally:
-            with self._lock:
-                del self._running[key]
-            if failure is None:
-                own.set_result(published)
-            else:
-                own.set_exception(failure)
+        self._end(key, own, published)
         return published
+
+    def _end(
+        self,
+        key: _Key,
+        own: Future[PublishedFile | None],
+        outcome: PublishedFile | AIFaceSwapError | None,
+    ) -> None:
+        with self._lock:
+            del self._running[key]
+        if isinstance(outcome, AIFaceSwapError):
+            own.set_exception(outcome)
+        else:
+            own.set_result(outcome)
