@@ -12,7 +12,7 @@ import attrs
 import click
 from rich.text import Text
 
-from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE, DEFAULT_BASE_URL
+from aifaceswap._limits import API_KEY_VARIABLE, BASE_URL_VARIABLE, DEFAULT_BASE_URL, FILES_VARIABLE
 from aifaceswap.cli.context import SITE, CommandContext, command_line
 from aifaceswap.cli.rendering import printable, write_error_line
 from aifaceswap.errors import (
@@ -29,6 +29,7 @@ from aifaceswap.errors import (
     ConflictError,
     ContentRejectedError,
     DailyLimitError,
+    FileStoreError,
     InsufficientCreditsError,
     InvalidRequestError,
     JournalError,
@@ -134,6 +135,7 @@ ADVICE: dict[type[BaseException], Advice] = {
     ServiceUnavailableError: Advice(
         ERROR, "The service is off or overloaded. Wait {delay}. {again}"
     ),
+    FileStoreError: Advice(ERROR, f"Check the bucket in {FILES_VARIABLE}. {{again}}"),
     SwapFailedError: Advice(FAILED, "Try other images; each attempt is a new swap."),
     WaitTimeoutError: Advice(TIMEOUT, "The swap is still running. {again}"),
     # If its cause is known, the row of the cause applies.
