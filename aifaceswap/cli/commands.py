@@ -25,6 +25,7 @@ from aifaceswap.cli.options import (
     connection_options,
     examples,
     metadata_option,
+    redis_option,
     suggest_real_service,
 )
 from aifaceswap.cli.webhook.commands import webhook
@@ -46,6 +47,7 @@ _EPILOG = (
 Environment:
   AIFACESWAP_API_KEY   the API key, from your account on aifacesswap.com
   AIFACESWAP_BASE_URL  another base URL, with /api/v1 at its end
+  AIFACESWAP_REDIS     a Redis server, for --redis
   HTTPS_PROXY          a proxy; NO_PROXY excludes hosts
 
 \b
@@ -191,6 +193,7 @@ def cli(ctx: click.Context, emulator: bool) -> None:
 @_swap_options
 @_output_option("Save the result to this file; an existing file is replaced.")
 @_timeout_option
+@redis_option("Share the key's limits with other processes.")
 @connection_options
 @click.pass_obj
 def run(context: CommandContext, /, output: Path | None, timeout: float, **swap: Any) -> None:
@@ -324,6 +327,7 @@ def me(context: CommandContext) -> None:
     epilog=examples("aifaceswap doctor", "aifaceswap doctor --json | jq .ok"),
     short_help="Check key, network, clock, limits and versions.",
 )
+@redis_option("Check this Redis server, too.")
 @connection_options
 @click.pass_obj
 def doctor(context: CommandContext) -> int:

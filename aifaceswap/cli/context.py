@@ -13,7 +13,7 @@ import click
 PROGRAM = "aifaceswap"
 SITE = "https://aifacesswap.com"
 
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*(?=@)|(?<=[?&]password=)[^&\s]*")
 
 
 @attrs.define(eq=False)
@@ -28,6 +28,7 @@ class CommandContext:
         quiet: Whether only data and errors are written.
         verbose: Whether each request is logged.
         proxy: The proxy that was typed.
+        redis: The URL of the Redis server that other processes share; None: none.
         idempotency_key: The key of the swap that is created, once it may have been sent.
         resume: The command that continues what has been charged, if there is any.
         longer_timeout: The ``--timeout`` to try next, after one that was too short.
@@ -40,6 +41,7 @@ class CommandContext:
     quiet: bool = False
     verbose: bool = False
     proxy: str | None = None
+    redis: str | None = attrs.field(default=None, repr=False)
     idempotency_key: str | None = None
     resume: str | None = None
     longer_timeout: str | None = None
@@ -73,7 +75,7 @@ def current_context() -> CommandContext | None:
 
 def command_line(*words: object) -> str:
     """One of our commands, ready for a shell; None is left out, and so are passwords in URLs."""
-    shown = (_PASSWORD.sub("…@", str(word)) for word in words if word is not None)
+    shown = (_PASSWORD.sub("…", str(word)) for word in words if word is not None)
     return shlex.join([PROGRAM, *shown])
 
 

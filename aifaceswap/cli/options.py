@@ -9,7 +9,9 @@ from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
+from aifaceswap._limits import REDIS_VARIABLE
 from aifaceswap.cli.context import CommandContext
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -114,6 +116,18 @@ def connection_options(function: Function) -> Function:
     return option(common_options(function))
 
 
+def redis_option(text: str) -> Callable[[Function], Function]:
+    """Add the option ``--redis`` to a command."""
+    return click.option(
+        "--redis",
+        expose_value=False,
+        callback=_store_redis,
+        envvar=REDIS_VARIABLE,
+        metavar="URL",
+        help=f"{text} [default: {REDIS_VARIABLE}]",
+    )
+
+
 def metadata_option(function: Function) -> Function:
     """Add the option ``--metadata`` to a command."""
     return click.option(
@@ -156,6 +170,14 @@ def suggest_real_service(context: CommandContext) -> None:
 def _store(ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value:
         setattr(ctx.ensure_object(CommandContext), param.name, value)
+
+
+def _store_redis(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    context = ctx.ensure_object(CommandContext)
+    is_typed = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+    # A private emulator needs nothing else unless it is asked for.
+    if value and (is_typed or not context.emulated):
+        context.redis = value
 
 
 def _read_object(_: click.Context, __: click.Parameter, value: str | None) -> object:

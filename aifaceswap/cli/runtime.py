@@ -7,20 +7,21 @@ import logging
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Literal, TypeVar, cast
 
 import anyio
 
 from aifaceswap._limits import API_KEY_VARIABLE
-from aifaceswap.budget import RequestBudget
+from aifaceswap.budget import Budget, RequestBudget
 from aifaceswap.cli.context import CommandContext, current_context
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note
+from aifaceswap.cli.shared import LimitedCoordinator, open_coordinator
 from aifaceswap.client import AsyncClient
 from aifaceswap.emulator import Emulator
 from aifaceswap.errors import ConfigurationError
-from aifaceswap.files import EmulatorStore
+from aifaceswap.files import EmulatorStore, FileStore
 
 T = TypeVar("T")
 
@@ -78,25 +79,36 @@ def read_key() -> str:
 
 @asynccontextmanager
 async def connect(
-    context: CommandContext, budget: RequestBudget | Literal["shared"] = "shared"
+    context: CommandContext, limit: Callable[[RequestBudget], RequestBudget] | None = None
 ) -> AsyncGenerator[AsyncClient]:
-    """Connect to the service, or to an emulator that stops with the client."""
-    if not context.emulated:
-        async with AsyncClient(
-            read_key(), budget=budget, proxy=context.proxy or "environment"
-        ) as client:
-            yield client
-        return
-    async with (
-        Emulator() as emulator,
-        AsyncClient(
-            emulator.api_key,
-            base_url=emulator.base_url,
-            budget=budget,
-            files=EmulatorStore(emulator.origin),
-        ) as client,
-    ):
-        yield client
+    """Connect to the service, or to an emulator that stops with the client.
+
+    `limit` wraps the rate limiter in another one.
+    """
+    async with AsyncExitStack() as stack:
+        if context.emulated:
+            emulator = await stack.enter_async_context(Emulator())
+            key, base_url, proxy = emulator.api_key, emulator.base_url, None
+            files: FileStore | None = EmulatorStore(emulator.origin)
+        else:
+            key, base_url, proxy = read_key(), None, context.proxy or "environment"
+            files = None
+        shared = await stack.enter_async_context(open_coordinator(context))
+        budget: RequestBudget | Literal["shared"] = "shared"
+        if limit is not None and shared is not None:
+            shared = LimitedCoordinator(shared, limit)
+        elif limit is not None:
+            budget = limit(Budget())
+        yield await stack.enter_async_context(
+            AsyncClient(
+                key,
+                base_url=base_url,
+                budget=budget,
+                coordinator=shared,
+                files=files,
+                proxy=proxy,
+            )
+        )
 
 
 def address_error(given: str, error: OSError) -> CommandError:

@@ -16,6 +16,7 @@ from aifaceswap.cli.options import (
     common_options,
     connection_options,
     examples,
+    redis_option,
     suggest_real_service,
 )
 
@@ -134,6 +135,7 @@ def bulk() -> None:
     metavar="SECONDS",
     help="Time a swap takes, for the estimate of --dry-run.",
 )
+@redis_option("Share the key's limits with other processes.")
 @connection_options
 @click.pass_obj
 def run(

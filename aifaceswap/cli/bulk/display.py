@@ -18,7 +18,7 @@ from rich.text import Text
 
 from aifaceswap._api.responses import RATE_LIMITED
 from aifaceswap._limits import REQUESTS_PER_DAY, REQUESTS_PER_WINDOW, WINDOW
-from aifaceswap.budget import Budget, Permit, Purpose
+from aifaceswap.budget import Permit, Purpose, RequestBudget
 from aifaceswap.bulk import BulkProgress, Outcome
 from aifaceswap.cli import rendering
 from aifaceswap.cli.failures import format_duration
@@ -34,7 +34,7 @@ def row_label(row: int | None, line: int | None) -> str:
 
 
 class CountingBudget:
-    """The usual budget, which also counts requests.
+    """A rate limiter that also counts requests.
 
     Attributes:
         used: The requests so far.
@@ -42,7 +42,12 @@ class CountingBudget:
 
     def __init__(self) -> None:
         self.used: int = 0
-        self._budget = Budget()
+        self._budget: RequestBudget
+
+    def over(self, budget: RequestBudget) -> CountingBudget:
+        """Count the requests of this rate limiter."""
+        self._budget = budget
+        return self
 
     async def acquire(self, purpose: Purpose = "read", *, max_wait: float | None = None) -> Permit:
         """Wait until a request may be sent."""

@@ -124,7 +124,7 @@ class _Run:
         # Lines of JSON on the same terminal would run into the display.
         silent = self.context.as_json and sys.stdout.isatty()
         display = BulkDisplay(budget, silent=silent)
-        async with runtime.connect(self.context, budget) as client:
+        async with runtime.connect(self.context, budget.over) as client:
             if display.is_live:
                 display.total = count_rows(self.arguments.rows)
                 display.credits = await _credits(client)

@@ -18,6 +18,7 @@ from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.doctor import checks
 from aifaceswap.cli.doctor.checks import TIMEOUT_SECONDS, Check, Reply, Settings, State, pluralize
+from aifaceswap.cli.doctor.redis import check_redis
 from aifaceswap.cli.failures import ERROR
 from aifaceswap.cli.rendering import Display, note, printable
 from aifaceswap.client import AsyncClient
@@ -56,6 +57,7 @@ async def _run_checks(context: CommandContext) -> list[Check]:
                 checks.check_credits(reply),
                 checks.check_requests(reply),
                 checks.check_proxies(settings, reply),
+                *await check_redis(context),
             ]
 
 

@@ -20,6 +20,7 @@ from aifaceswap.cli.options import (
     examples,
     metadata_option,
     read_local_url,
+    redis_option,
 )
 
 # Loaded late, as in `commands`.
@@ -84,6 +85,7 @@ def webhook() -> None:
     help="Forward each delivery unchanged to an app on this machine.",
 )
 @_key_file_option
+@redis_option("End waits in other processes, too.")
 @common_options
 @click.pass_obj
 def listen(context: CommandContext, /, **settings: Any) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -24,12 +24,15 @@ from yarl import URL
 
 from aifaceswap._api import codec
 from aifaceswap._limits import SIGNATURE_TOLERANCE
+from aifaceswap._validation import Secret
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note, printable
+from aifaceswap.cli.shared import open_coordinator
 from aifaceswap.cli.webhook.deliveries import find_keys
 from aifaceswap.cli.webhook.sending import SendResult, new_session, send_delivery
+from aifaceswap.client import AsyncClient
 from aifaceswap.models import WebhookEvent, without_query
 from aifaceswap.webhooks._aiohttp import read_body, respond, signature_of
 from aifaceswap.webhooks._receiver import Receiver, RejectedError, Verdict
@@ -51,6 +54,7 @@ class Listener:
         receiver: Verifies deliveries.
         forward_to: The URL to forward deliveries to, if any.
         client: Forwards deliveries.
+        waiting: The clients whose waits deliveries end, in other processes, too.
         broken: Gets the error that ends the command: nothing more can be shown.
     """
 
@@ -58,6 +62,7 @@ class Listener:
     receiver: Receiver
     forward_to: str | None
     client: aiohttp.ClientSession
+    waiting: Sequence[AsyncClient] = ()
     broken: asyncio.Future[None] = attrs.field(factory=asyncio.Future[None])
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -72,6 +77,8 @@ class Listener:
             response = respond(verdict.status)
             response.force_close()
             return response
+        for client in self.waiting:
+            client.deliver(verdict.event)
         forwarded = await self._forward(body, request.headers)
         try:
             self._show(verdict.event, forwarded)
@@ -107,15 +114,27 @@ def listen(
     keys = find_keys(context, key_file)
 
     async def serve() -> None:
-        async with new_session() as client:
+        async with new_session() as client, _open_waiting(context, keys) as waiting:
             receiver = Receiver(None, keys, tolerance=SIGNATURE_TOLERANCE)
-            listener = Listener(context, receiver, forward_to, client)
+            listener = Listener(context, receiver, forward_to, client, waiting)
             async with _serve(listener, host, port) as url:
                 _check_no_loop(url, forward_to)
                 _announce(context, url, forward_to)
                 await listener.broken
 
     runtime.run_server(serve)
+
+
+@asynccontextmanager
+async def _open_waiting(
+    context: CommandContext, keys: Sequence[Secret]
+) -> AsyncGenerator[Sequence[AsyncClient]]:
+    """With --redis, one client for each key: it is not known whose delivery comes."""
+    async with open_coordinator(context) as shared, AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(AsyncClient(key.reveal(), coordinator=shared))
+            for key in (() if shared is None else keys)
+        ]
 
 
 @asynccontextmanager
