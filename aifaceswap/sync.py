@@ -729,6 +729,7 @@ class Bulk:
 
         Raises:
             BulkStoppedError: The run cannot continue; every row that started has finished.
+            ConfigurationError: The run was not opened with ``with``.
             JournalError: The journal cannot be used.
             StopIteration: Every row has its outcome, or the run was stopped.
         """
@@ -739,7 +740,11 @@ class Bulk:
         return outcome
 
     def stop(self) -> None:
-        """Start no further row. The iteration ends when the rows in progress have finished."""
+        """Start no further row. The iteration ends when the rows in progress have finished.
+
+        Raises:
+            ConfigurationError: The run was not opened with ``with``.
+        """
         self._thread.run(self._run.stop_soon)
 
 

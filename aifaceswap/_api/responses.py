@@ -243,7 +243,9 @@ def error_class(status: int, code: str | None) -> type[APIStatusError]:
 
 def is_documented_rejection(error: AIFaceSwapError) -> bool:
     """Whether the service itself stated that it did not carry out this attempt."""
-    return isinstance(error, APIStatusError) and error.code in DOCUMENTED_CODES
+    if not isinstance(error, APIStatusError) or error.code not in DOCUMENTED_CODES:
+        return False
+    return error.status in (*range(400, 500), 503)
 
 
 def _no_message(response: RawResponse) -> str:

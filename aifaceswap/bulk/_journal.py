@@ -152,6 +152,14 @@ class JournalView:
         with named(text), _journal_file.open_to_read(text) as connection:
             yield cls(connection, text)
 
+    def check_owner(self, owner: Owner, *, accept_new_key: bool) -> None:
+        """Check that a run of this service and key can resume the journal."""
+        ((base_url,),) = self._execute("SELECT base_url FROM journal")
+        if base_url:  # a journal of version 1 does not say; the run asks the service for a swap
+            _journal_file.check_owner(
+                self._connection, self._path, owner, accept_new_key=accept_new_key
+            )
+
     def counts(self) -> dict[State, int]:
         """The number of rows in each state."""
         rows = self._execute("SELECT state, count(*) FROM rows GROUP BY state")

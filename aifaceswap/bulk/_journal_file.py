@@ -117,8 +117,9 @@ class JournalFile:
         """Check that the journal belongs to this service and key; return the key's id."""
         with self.connection:
             self.connection.execute("BEGIN")
-            self._check_service(owner.base_url)
-            key_id = self._key_id(owner, accept_new_key=accept_new_key)
+            check_owner(self.connection, self.path, owner, accept_new_key=accept_new_key)
+            self.connection.execute("UPDATE journal SET base_url = ?", (owner.base_url,))
+            key_id = self._key_id(owner)
             if self.version == _WITHOUT_FILES:
                 _execute_each(self.connection, _ADD_FILES)
         self.version = VERSION
@@ -136,24 +137,11 @@ class JournalFile:
         os.chmod(self.path, 0o600)
         self.version = VERSION
 
-    def _check_service(self, base_url: str) -> None:
-        (known,) = self.connection.execute("SELECT base_url FROM journal").fetchone()
-        if known == base_url:
-            return
-        if self._was_sent():
-            raise JournalError(
-                f"{self.path} belongs to {known}, and this client uses {base_url}; "
-                "use that base URL, or another journal"
-            )
-        self.connection.execute("UPDATE journal SET base_url = ?", (base_url,))
-
-    def _key_id(self, owner: Owner, *, accept_new_key: bool) -> int:
+    def _key_id(self, owner: Owner) -> int:
         execute = self.connection.execute
         (salt,) = execute("SELECT salt FROM journal").fetchone()
         fingerprint = owner.fingerprint(salt)
         known = execute("SELECT id FROM keys WHERE fingerprint = ?", (fingerprint,)).fetchone()
-        if known is None and self._was_sent() and not accept_new_key:
-            raise JournalError(_other_key(self.path))
         if known is None:
             # Ids are never used twice; 0 is the unknown key of version 1.
             known = execute("SELECT coalesce(max(id), 0) + 1 FROM keys").fetchone()
@@ -161,17 +149,32 @@ class JournalFile:
         key_id: int = known[0]
         return key_id
 
-    def _was_sent(self) -> bool:
-        # What never reached a service belongs to none: a wrong URL or key can be corrected.
-        query = "SELECT 1 FROM rows WHERE sent_at IS NOT NULL OR state BETWEEN 1 AND 4 LIMIT 1"
-        return self.connection.execute(query).fetchone() is not None
-
     def _mark(self, *, is_open: bool) -> None:
         with self.connection:
             self.connection.execute("UPDATE journal SET is_open = ?", (is_open,))
         (is_busy, *_) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if is_busy:
             raise JournalError(f"{self.path} is in use by another program; close it there first")
+
+
+def check_owner(
+    connection: sqlite3.Connection, path: str, owner: Owner, *, accept_new_key: bool
+) -> None:
+    """Check that the rows that were sent belong to this service and key."""
+    # What never reached a service belongs to none: a wrong URL or key can be corrected.
+    was_sent = "SELECT 1 FROM rows WHERE sent_at IS NOT NULL OR state BETWEEN 1 AND 4 LIMIT 1"
+    if connection.execute(was_sent).fetchone() is None:
+        return
+    base_url, salt = connection.execute("SELECT base_url, salt FROM journal").fetchone()
+    if base_url != owner.base_url:
+        raise JournalError(
+            f"{path} belongs to {base_url}, and this client uses {owner.base_url}; "
+            "use that base URL, or another journal"
+        )
+    query = "SELECT 1 FROM keys WHERE fingerprint = ?"
+    is_known = connection.execute(query, (owner.fingerprint(salt),)).fetchone() is not None
+    if not is_known and not accept_new_key:
+        raise JournalError(_other_key(path))
 
 
 def open_file(path: str) -> JournalFile:

@@ -39,7 +39,7 @@ from aifaceswap.bulk._journal import Journal, JournalEntry, State, error_json, s
 from aifaceswap.bulk._recovery import REPLAY_WITHIN, Recovery, marked
 from aifaceswap.bulk._slots import Slot, Slots
 from aifaceswap.bulk._values import BulkSettings, Outcome, outcome_of
-from aifaceswap.bulk._verdicts import Verdict, may_have_created, may_have_reached_the_api, verdict
+from aifaceswap.bulk._verdicts import Verdict, may_have_reached_the_api, verdict
 from aifaceswap.errors import (
     AIFaceSwapError,
     AuthenticationError,
@@ -263,7 +263,7 @@ class RowWorker:
         try:
             response = await self._transport.send(call, options, read_response)
         except AIFaceSwapError as error:
-            row.may_exist = may_exist or may_have_created(error)
+            row.may_exist = may_exist or error.may_have_succeeded
             row.update(attempts=row.entry.attempts + getattr(error, "attempts", 0))
             if not (may_exist or may_have_reached_the_api(error)):
                 # It belongs to no key and no service yet: either can be corrected.

@@ -35,6 +35,7 @@ from aifaceswap.errors import (
     AIFaceSwapError,
     APIStatusError,
     BulkStoppedError,
+    ConfigurationError,
     InvalidRequestError,
     JournalError,
 )
@@ -103,8 +104,12 @@ class AsyncBulk:
         self._stopped_by: BaseException | None = None
         self._total = len(requests) if isinstance(requests, Sized) else None
         self._counts: dict[str, int] = {"read": 0, "done": 0, "failed": 0}
+        self._outcomes: asyncio.Queue[Outcome | Callable[[], object]] = asyncio.Queue()
+        self._is_open = False
 
     async def __aenter__(self) -> Self:
+        if self._is_open:
+            raise ConfigurationError("a bulk run can be opened only once; call bulk() again")
         settings = self._settings
         if settings.download_to is not None:
             settings.download_to.mkdir(parents=True, exist_ok=True)
@@ -124,15 +129,19 @@ class AsyncBulk:
         )
         # Rows that are begun, up to the moment at which their outcome is taken.
         self._rows_begun = asyncio.Semaphore(settings.concurrency + _WAITING_ROWS)
-        self._outcomes: asyncio.Queue[Outcome | Callable[[], object]] = asyncio.Queue()
+        self._is_open = True
         self._feeding = asyncio.ensure_future(self._feed())
         self._ending = asyncio.ensure_future(self._end())
         return self
 
+    @property
+    def owner(self) -> Owner:
+        """The service and the key that the rows belong to."""
+        return Owner(self._transport.base_url, self._transport.fingerprint)
+
     async def _open(self, path: str | os.PathLike[str]) -> Journal:
-        owner = Owner(self._transport.base_url, self._transport.fingerprint)
         accept = self._settings.accept_new_key
-        return await Journal.open(path, owner, accept_new_key=accept, can_read=self._can_read)
+        return await Journal.open(path, self.owner, accept_new_key=accept, can_read=self._can_read)
 
     async def _can_read(self, swap_id: str) -> bool:
         try:
@@ -178,6 +187,14 @@ class AsyncBulk:
         await asyncio.gather(*rest, return_exceptions=True)
         if self._journal is not None:
             await self._journal.close()
+        self._outcomes.put_nowait(_End)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise ConfigurationError(
+                "a bulk run must be opened first: async with client.swaps.bulk(...) as outcomes, "
+                "or with for a blocking Client"
+            )
 
     def __aiter__(self) -> Self:
         return self
@@ -187,6 +204,7 @@ class AsyncBulk:
 
         Raises:
             BulkStoppedError: The run cannot continue, and every row in progress has finished.
+            ConfigurationError: The run was not opened with ``async with``.
             JournalError: The journal cannot be used.
             StopAsyncIteration: Every row has its outcome, or the run was stopped.
         """
@@ -203,8 +221,10 @@ class AsyncBulk:
 
         Raises:
             BulkStoppedError: As `__anext__`.
+            ConfigurationError: As `__anext__`.
             JournalError: As `__anext__`.
         """
+        self._check_open()
         outcome = await self._outcomes.get()
         if isinstance(outcome, Outcome):
             self._rows_begun.release()
@@ -232,7 +252,12 @@ class AsyncBulk:
         self.stop()
 
     def stop(self) -> None:
-        """Start no further row. The iteration ends when the swaps in progress have finished."""
+        """Start no further row. The iteration ends when the swaps in progress have finished.
+
+        Raises:
+            ConfigurationError: The run was not opened with ``async with``.
+        """
+        self._check_open()
         self._stopping = self._worker.stopping = True
         self._feeding.cancel()
         for row, task in self._rows.items():

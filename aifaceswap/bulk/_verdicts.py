@@ -6,11 +6,11 @@ earlier attempt may have created the swap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import cast
 
-from aifaceswap._api.responses import DOCUMENTED_CODES
+from aifaceswap._api.responses import is_documented_rejection
 from aifaceswap.errors import (
     AIFaceSwapError,
     APIConnectionError,
@@ -85,14 +85,9 @@ def _is_for_all(error: APIStatusError) -> bool:
     return has_page and (error.status in (403, 408) or error.status >= 500)  # noqa: PLR2004
 
 
-def may_have_created(error: AIFaceSwapError) -> bool:
-    """Whether a swap may exist although the call ended with this error."""
-    return _any_attempt(error, _leaves_open)
-
-
 def may_have_reached_the_api(error: AIFaceSwapError) -> bool:
-    """Whether a service may have taken the request; not if its address was wrong."""
-    return _any_attempt(error, _leaves_open_here)
+    """Whether the service may have created the swap; not if only its address was wrong."""
+    return error.may_have_succeeded and any(map(_leaves_open, _attempts(error)))
 
 
 def is_about_content(error: AIFaceSwapError | None) -> bool:
@@ -105,32 +100,13 @@ def is_about_content(error: AIFaceSwapError | None) -> bool:
     return isinstance(error, APIStatusError) and error.code in _FOR_CONTENT
 
 
-def _any_attempt(error: AIFaceSwapError, leaves_open: Callable[[BaseException], bool]) -> bool:
-    if isinstance(error, APIConnectionError):
-        return error.sent
-    if isinstance(error, APIStatusError) and error.attempts == 0:
-        return False  # the client's own rate limiter: nothing was sent
-    attempts = list(_attempts(error))
-    # Of an attempt that is not chained nothing is known.
-    is_told = getattr(error, "attempts", 1) <= len(attempts)
-    return not is_told or any(map(leaves_open, attempts))
+def _leaves_open(attempt: AIFaceSwapError) -> bool:
+    has_wrong_address = getattr(attempt, "status", None) in _WRONG_ADDRESS
+    is_sent = getattr(attempt, "sent", False)
+    return is_sent and not has_wrong_address and not is_documented_rejection(attempt)
 
 
-def _leaves_open(error: BaseException) -> bool:
-    """Whether this attempt alone may have created a swap."""
-    if isinstance(error, APIConnectionError):
-        return error.sent
-    if isinstance(error, APIStatusError):
-        has_proof = error.code in DOCUMENTED_CODES and error.status in (*range(400, 500), 503)
-        return not has_proof
-    return True
-
-
-def _leaves_open_here(error: BaseException) -> bool:
-    return _leaves_open(error) and getattr(error, "status", None) not in _WRONG_ADDRESS
-
-
-def _attempts(error: AIFaceSwapError) -> Iterator[BaseException]:
+def _attempts(error: AIFaceSwapError) -> Iterator[AIFaceSwapError]:
     """The errors of all attempts of a call, the last one first."""
     attempt: BaseException | None = error
     while isinstance(attempt, AIFaceSwapError):

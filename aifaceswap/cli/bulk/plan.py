@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any
 
 import attrs
@@ -129,14 +129,18 @@ async def _learn_prices(client: AsyncClient) -> dict[str, float]:
     return prices
 
 
-async def _count(context: CommandContext, arguments: BulkArguments) -> _Counts:
+def _open_journal(
+    context: CommandContext, arguments: BulkArguments
+) -> AbstractContextManager[JournalView | None]:
     has_journal = arguments.journal is not None or arguments.is_file
     path = arguments.find_journal(context) if has_journal else None
+    return JournalView.open(path) if path is not None and path.exists() else nullcontext()
+
+
+async def _count(context: CommandContext, arguments: BulkArguments) -> _Counts:
     counts = _Counts()
     with ExitStack() as opened:
-        journal = None
-        if path is not None and path.exists():
-            journal = opened.enter_context(JournalView.open(path))
+        journal = opened.enter_context(_open_journal(context, arguments))
         requests = _requests(opened.enter_context(open_rows(arguments.rows)))
         rows = Rows(
             requests=requests,
@@ -162,6 +166,10 @@ async def _show_plan(context: CommandContext, arguments: BulkArguments, job: flo
     counts = await _count(context, arguments)
     plan = Plan.estimate(counts.left(arguments), job=job, concurrency=arguments.concurrency)
     async with runtime.connect(context) as client:
+        with _open_journal(context, arguments) as journal:
+            if journal is not None:
+                owner = client.swaps.bulk([]).owner
+                journal.check_owner(owner, accept_new_key=arguments.accept_new_key)
         have = (await client.me()).credits.total
         prices = await _learn_prices(client)
     cost = counts.cost(arguments, prices)

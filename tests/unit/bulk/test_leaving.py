@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from aifaceswap import AsyncClient
+from aifaceswap import AsyncClient, Client, ConfigurationError
 from aifaceswap.emulator.faults import Latency, Stall
 from support.bulk_runs import fault, ids, rows, run, service
 
@@ -118,6 +118,41 @@ async def test_leaving_is_quick_if_nothing_is_in_flight(tmp_path: Path) -> None:
             began = clock()
         assert clock() - began < 1
         assert len(emulator.swaps) < 200
+
+
+# --- a run that is not open ------------------------------------------------------------------
+
+
+async def test_a_run_must_be_opened_before_it_is_iterated() -> None:
+    """Forgotten `async with` is said in so many words, and nothing is sent."""
+    async with service() as (emulator, client):
+        outcomes = client.swaps.bulk(rows(3))
+        with pytest.raises(ConfigurationError, match="must be opened first: async with"):
+            await anext(outcomes)
+        with pytest.raises(ConfigurationError, match="must be opened first"):
+            outcomes.stop()
+        assert emulator.requests == ()
+
+
+def test_a_blocking_run_must_be_opened_before_it_is_iterated() -> None:
+    """The same, with `with`."""
+    with (
+        Client("key", base_url="http://127.0.0.1:9/api/v1") as client,
+        pytest.raises(ConfigurationError, match="or with for a blocking Client"),
+    ):
+        next(client.swaps.bulk(rows(3)))
+
+
+async def test_a_run_is_opened_only_once() -> None:
+    """After its block, it has no more outcomes; another run is another call of `bulk()`."""
+    async with service() as (_, client):
+        run_once = client.swaps.bulk(rows(3))
+        async with run_once as outcomes:
+            await anext(outcomes)
+        async for _outcome in outcomes:
+            pass
+        with pytest.raises(ConfigurationError, match="only once; call bulk"):
+            await run_once.__aenter__()
 
 
 def no_tasks_are_left() -> bool:

@@ -13,7 +13,13 @@ from aifaceswap import (
     SwapFailedError,
 )
 from aifaceswap._api.responses import RawResponse, status_error
-from aifaceswap.bulk._verdicts import Verdict, is_about_content, may_have_created, verdict
+from aifaceswap._http.attempts import _outcome_is_unknown
+from aifaceswap.bulk._verdicts import (
+    Verdict,
+    is_about_content,
+    may_have_reached_the_api,
+    verdict,
+)
 
 
 def response(status: int, code: str | None, attempts: int = 1) -> AIFaceSwapError:
@@ -39,7 +45,6 @@ def response(status: int, code: str | None, attempts: int = 1) -> AIFaceSwapErro
         (response(503, "api_temporarily_disabled"), Verdict.UNAVAILABLE, False),
         (response(405, "method_not_allowed"), Verdict.WRONG_ADDRESS, False),
         (APIConnectionError("refused", sent=False), Verdict.UNAVAILABLE, False),
-        (response(429, "rate_limited", attempts=0), Verdict.UNAVAILABLE, False),
         # Pages of proxies and firewalls, codes that are not documented, silence.
         (response(524, None), Verdict.UNAVAILABLE, True),
         (response(502, None), Verdict.UNAVAILABLE, True),
@@ -60,25 +65,25 @@ def response(status: int, code: str | None, attempts: int = 1) -> AIFaceSwapErro
         (APITimeoutError("late", sent=True), Verdict.UNAVAILABLE, True),
         (APIResponseError("a page", permanent=False), Verdict.UNAVAILABLE, True),
         (APIResponseError("a shape", permanent=True), Verdict.UNKNOWN, True),
-        (AIFaceSwapError("anything"), Verdict.UNKNOWN, True),
+        (AIFaceSwapError("anything"), Verdict.UNKNOWN, False),
     ],
 )
 def test_only_a_documented_code_proves_that_there_is_no_swap(
     error: AIFaceSwapError, expected: Verdict, *, may_exist: bool
 ) -> None:
     """And says whether the row, the run or a while is concerned."""
-    assert (verdict(error), may_have_created(error)) == (expected, may_exist)
+    assert (verdict(error), _outcome_is_unknown(error)) == (expected, may_exist)
 
 
-def test_an_earlier_attempt_without_a_known_end_leaves_a_row_open() -> None:
-    """Whatever the last attempt says of itself."""
-    lost = APIConnectionError("reset", sent=True)
-    rejected = response(422, "nsfw_content_detected", attempts=2)
-    rejected.__cause__ = lost
-    assert may_have_created(rejected)
-    never_sent = response(422, "nsfw_content_detected", attempts=2)
-    never_sent.__cause__ = APIConnectionError("refused", sent=False)
-    assert not may_have_created(never_sent)
+def test_a_wrong_address_reaches_no_api() -> None:
+    """A page with 404 leaves the row free for another service; a lost attempt before it binds."""
+    wrong = response(404, None)
+    wrong.may_have_succeeded = True
+    assert not may_have_reached_the_api(wrong)
+    wrong.__cause__ = APIConnectionError("reset", sent=True)
+    assert may_have_reached_the_api(wrong)
+    wrong.__cause__ = APIConnectionError("refused", sent=False)
+    assert not may_have_reached_the_api(wrong)
 
 
 @pytest.mark.parametrize(

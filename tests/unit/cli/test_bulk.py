@@ -260,6 +260,20 @@ def test_a_dry_run_of_a_run_that_has_begun(command: Command) -> None:
     assert command("bulk", "rows.csv", "--dry-run", "--retry-failed").data["rows_left"] == 2
 
 
+def test_a_dry_run_rejects_the_journal_of_another_key(
+    command: Command, service: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the run itself would, before anything is sent."""
+    write_rows(TARGET)
+    command("bulk", "rows.csv")
+    sent = len(service.requests)
+    monkeypatch.setenv("AIFACESWAP_API_KEY", "another_key")
+    outcome = command("bulk", "rows.csv", "--dry-run")
+    assert outcome.code == 1
+    assert "rows.sqlite belongs to another API key" in outcome.err
+    assert len(service.requests) == sent
+
+
 def test_the_plan_follows_the_limits() -> None:
     """Slots bound long swaps, requests short ones, and the day's requests large runs."""
     slow = Plan.estimate(1000, job=600, concurrency=10)
