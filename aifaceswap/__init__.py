@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aifaceswap.budget import Budget, Permit, RequestBudget
     from aifaceswap.bulk import AsyncBulk, BulkProgress, Outcome
     from aifaceswap.client import AsyncClient, AsyncSwaps
-    from aifaceswap.coordination import Coordinator, Ends, Slots
+    from aifaceswap.coordination import Coordinator, Ends, Slots, SwapReport
     from aifaceswap.errors import (
         AIFaceSwapError,
         APIConnectionError,
@@ -120,6 +120,7 @@ __all__ = [
     "SwapFailedError",
     "SwapImage",
     "SwapPage",
+    "SwapReport",
     "SwapRequest",
     "SwapStatus",
     "SwapType",

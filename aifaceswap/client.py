@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from copy import copy
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,8 @@ from aifaceswap._limits import (
     MAX_PAGE_SIZE,
     MAX_UNFINISHED_SWAPS,
 )
+from aifaceswap._polling.sharing import SharedPublisher
+from aifaceswap._polling.slots import SwapSlots, local_slots
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap._validation import Secret
 from aifaceswap.budget import RequestBudget, key_scope, shared_budget
@@ -116,8 +119,9 @@ class AsyncClient:
             base_url = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
         key = _validation.api_key(given_key)
         url = _validation.base_url(base_url)
+        scope = key_scope(url, key)
         if coordinator is not None:
-            budget = _shared_limits(coordinator, budget).budget(key_scope(url, key))
+            budget = _shared_limits(coordinator, budget).budget(scope)
         options = CallOptions(
             timeout=timeout,
             deadline=deadline,
@@ -131,11 +135,18 @@ class AsyncClient:
             session=session,
             proxies=Proxies.of(given_proxy),
         )
-        watcher = Watcher(transport, options)
+        if coordinator is None:
+            local = local_slots(scope)
+            watcher = Watcher(transport, options, local)
+            slots = SwapSlots(local, watcher, is_shared=False)
+        else:
+            ends = coordinator.ends(scope)
+            watcher = Watcher(transport, options, SharedPublisher(ends, coordinator.aclose), ends)
+            slots = SwapSlots(coordinator.slots(scope), watcher, is_shared=True)
         publishing = _Publishing(files, url)
         if files is not None:
             publishing.publisher()  # checks it
-        self._resources = _Resources(transport, watcher, options, publishing)
+        self._resources = _Resources(transport, watcher, options, slots, publishing)
         self._is_derived = False
         self.swaps: AsyncSwaps = AsyncSwaps(self._resources)
 
@@ -410,9 +421,7 @@ class AsyncSwaps:
                 name_call(error, idempotency_key)
                 raise
             call = requests.create_swap(request, idempotency_key)
-        swap = await self._resources.send(call)
-        self._resources.watcher.record_created(swap.id)
-        return swap
+        return await self._resources.create(call)
 
     async def publish(self, file: FileSource) -> str:
         """Publish a local image in the client's store, and return its URL.
@@ -467,7 +476,9 @@ class AsyncSwaps:
             APIConnectionError: No complete response arrived.
             APIResponseError: The response cannot be decoded.
         """
-        return await self._resources.send(requests.get_swap(swap_id))
+        swap = await self._resources.send(requests.get_swap(swap_id))
+        self._resources.watcher.record_seen(swap)
+        return swap
 
     async def wait(
         self,
@@ -652,7 +663,9 @@ class AsyncSwaps:
             APIConnectionError: No complete response arrived.
             APIResponseError: The response cannot be decoded.
         """
-        return await self._resources.send(requests.list_swaps(limit, cursor))
+        page = await self._resources.send(requests.list_swaps(limit, cursor))
+        self._resources.watcher.record_seen(*page)
+        return page
 
     async def iterate(self, *, limit: int = MAX_PAGE_SIZE) -> AsyncIterator[Swap]:
         """Iterate over all of the key's swaps, newest first, page by page.
@@ -677,6 +690,39 @@ class AsyncSwaps:
             if page.next_cursor is None:
                 return
             page = await self.list(limit=limit, cursor=page.next_cursor)
+
+    def slot(
+        self, idempotency_key: str, *, max_wait: float | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """Wait until the service accepts one more unfinished swap, and reserve its place.
+
+        For workers that create swaps one by one. Use it with ``async with``, and create the
+        swap inside the block with the same key. The service allows 10 unfinished swaps for each
+        API key; they are counted for all clients of the key in this process, and with a
+        `coordinator` in all processes. The slot is free again when any of these clients sees
+        that the swap has finished: in a wait, a delivery, or a poll. The block may end before.
+        `bulk` needs no slot.
+
+        Args:
+            idempotency_key: The key that `create` or `run` gets inside the block. A key whose
+                slot was lost with its process gets it back.
+            max_wait: Maximum seconds to wait for a slot, 0 or more; None: no maximum.
+
+        Returns:
+            A context manager.
+
+        Raises:
+            InvalidRequestError: An argument is not valid.
+            ConcurrencyLimitError: When the block is entered: no slot was free in time.
+            APIConnectionError: When the block is entered: the coordinator is out of reach, and
+                is set to raise.
+        """
+        key = _validation.idempotency_key(idempotency_key)
+        if max_wait is not None:
+            _validation.non_negative_number(
+                "max_wait", max_wait, "a number of seconds", InvalidRequestError
+            )
+        return self._resources.slots.hold(key, max_wait)
 
     def bulk(
         self,
@@ -768,7 +814,9 @@ class AsyncSwaps:
             max_credits=max_credits,
             mark=mark,
         )
-        return AsyncBulk(self._resources.transport, self._resources.watcher, requests, settings)
+        resources = self._resources
+        shared = resources.slots if resources.slots.is_shared else None
+        return AsyncBulk(resources.transport, resources.watcher, shared, requests, settings)
 
 
 @attrs.define
@@ -794,10 +842,27 @@ class _Resources:
     transport: Transport
     watcher: Watcher
     options: CallOptions
+    slots: SwapSlots
     publishing: _Publishing
 
     def send(self, call: Call[T]) -> Awaitable[T]:
         return self.transport.send(call, self.options, read_result)
+
+    async def create(self, call: Call[Swap]) -> Swap:
+        key = call.idempotency_key or ""
+        try:
+            swap = await self.send(call)
+        except BaseException as error:
+            self.slots.record_failed(key, error)
+            raise
+        self.watcher.record_created(swap.id)
+        self.watcher.record_seen(swap)
+        try:
+            await self.slots.record_created(key, swap.id)
+        except BaseException as error:  # a cancellation: the swap is paid
+            name_call(error, key, swap.id)
+            raise
+        return swap
 
 
 def _shared_limits(coordinator: Coordinator, budget: object) -> Coordinator:

@@ -6,7 +6,8 @@ Nothing of the API is known here: each method hands its arguments to the loop in
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from copy import copy
 from pathlib import Path
 from types import TracebackType
@@ -614,6 +615,35 @@ class Swaps:
                 return
             page = self.list(limit=limit, cursor=page.next_cursor)
 
+    def slot(
+        self, idempotency_key: str, *, max_wait: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Wait until the service accepts one more unfinished swap, and reserve its place.
+
+        For workers that create swaps one by one. Use it with ``with``, and create the
+        swap inside the block with the same key. The service allows 10 unfinished swaps for each
+        API key; they are counted for all clients of the key in this process, and with a
+        `coordinator` in all processes. The slot is free again when any of these clients sees
+        that the swap has finished: in a wait, a delivery, or a poll. The block may end before.
+        `bulk` needs no slot.
+
+        Args:
+            idempotency_key: The key that `create` or `run` gets inside the block. A key whose
+                slot was lost with its process gets it back.
+            max_wait: Maximum seconds to wait for a slot, 0 or more; None: no maximum.
+
+        Returns:
+            A context manager.
+
+        Raises:
+            InvalidRequestError: An argument is not valid.
+            ConcurrencyLimitError: When the block is entered: no slot was free in time.
+            APIConnectionError: When the block is entered: the coordinator is out of reach, and
+                is set to raise.
+        """
+        slot = self._swaps.slot(idempotency_key, max_wait=max_wait)
+        return _blocking(slot, self._thread)
+
     def bulk(
         self,
         requests: Requests,
@@ -691,6 +721,15 @@ class Swaps:
             mark=mark,
         )
         return Bulk(run, self._thread)
+
+
+@contextmanager
+def _blocking(slot: AbstractAsyncContextManager[None], thread: LoopThread) -> Generator[None]:
+    thread.run(slot.__aenter__)
+    try:
+        yield
+    finally:
+        thread.run(slot.__aexit__, None, None, None)
 
 
 class Bulk:

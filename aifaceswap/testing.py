@@ -22,7 +22,7 @@ from aifaceswap._limits import (
     REQUESTS_PER_DAY,
     REQUESTS_PER_WINDOW,
 )
-from aifaceswap._polling import watcher
+from aifaceswap._polling import poller, slots
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator._emulator import rebase
 
@@ -73,10 +73,11 @@ def prepared(emulator: Emulator, settings: Settings) -> Generator[None]:
     }
     with (
         mock.patch.dict(os.environ, variables),
-        mock.patch.object(watcher, "SHORTEST_INTERVAL", _INTERVAL),
+        mock.patch.object(poller, "SHORTEST_INTERVAL", _INTERVAL),
     ):
         # The emulator's minute starts again, and so must that of the clients.
         budget.forget_shared()
+        slots.forget_local()
         _share_budget(emulator)
         yield
 

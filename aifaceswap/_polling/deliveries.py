@@ -40,13 +40,18 @@ class DeliveryTracker:
 
     def record_delivered(self, swap: Swap) -> None:
         """A delivery has reported how a swap finished, perhaps after a poll did."""
+        self.record_finished(swap)
+        with self._lock:
+            if swap.id in self._own:
+                self._own[swap.id] = True
+
+    def record_finished(self, swap: Swap) -> None:
+        """Another process has seen how a swap finished."""
         with self._lock:
             self._finished[swap.id] = swap
             self._finished.move_to_end(swap.id)
             if len(self._finished) > _REMEMBERED:
                 self._finished.popitem(last=False)
-            if swap.id in self._own:
-                self._own[swap.id] = True
 
     def record_awaited(self, swap_id: str) -> None:
         """A swap with a webhook that was waited for here has finished."""

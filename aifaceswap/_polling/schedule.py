@@ -24,6 +24,9 @@ _GOOD_FORECAST = 0.25
 _STRETCH = 2.0
 _STRETCHED_TO = 15.0
 _STEPS = 40
+# A list that fails is tried again after so long, then after twice as long each time.
+_LIST_RETRY = 5.0
+_LIST_RETRY_AT_MOST = 300.0
 
 
 @attrs.frozen
@@ -108,3 +111,18 @@ class PollSchedule:
     def _share_below(self, age: float) -> float:
         """The share of swaps that took no longer than this."""
         return bisect_right(self._sorted, age) / (len(self._sorted) + 1)
+
+
+@attrs.define
+class ListHealth:
+    """Whether the list of swaps is worth a request: part of its form is not documented."""
+
+    failures: int = 0
+    off_until: float = float("-inf")
+
+    def fail(self, now: float, *, after: int = 1) -> None:
+        """Do without the list for a while, longer each time that it fails."""
+        self.failures += 1
+        if self.failures >= after:
+            seconds = _LIST_RETRY * 2.0 ** min(self.failures - after, 10)
+            self.off_until = now + min(_LIST_RETRY_AT_MOST, seconds)

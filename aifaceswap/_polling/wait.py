@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import attrs
 
-from aifaceswap.errors import AIFaceSwapError, WaitTimeoutError
+from aifaceswap._http.retry import is_retryable
+from aifaceswap.errors import AIFaceSwapError, APIStatusError, WaitTimeoutError
 from aifaceswap.models import Swap, SwapStatus
 
 # A swap that is done without a link is polled again for so long.
@@ -42,6 +43,8 @@ class Wait:
     forecast_at: float = 0.0
     # Why the last poll did not succeed.
     trouble: Exception | None = None
+    # Whether it is for a slot that another's swap holds: others most likely wait for the swap.
+    is_guest: bool = False
     has_ended: bool = False
     _error: Exception | None = None
     _update: Swap | None = None
@@ -143,3 +146,14 @@ def _copy(error: Exception) -> Exception:
     twin = copy.copy(error)
     twin.__cause__ = error.__cause__
     return twin
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the next poll may well succeed; pages of a proxy say nothing of the swap."""
+    if not isinstance(error, AIFaceSwapError):
+        return False
+    is_page = isinstance(error, APIStatusError) and error.code is None and error.status in _PAGES
+    return is_page or is_retryable(error)
+
+
+_PAGES = frozenset({301, 302, 303, 307, 308, 403})

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TypeVar
 
 import attrs
@@ -32,6 +32,7 @@ from aifaceswap._http.attempts import CallOptions
 from aifaceswap._http.download import save_result
 from aifaceswap._http.transport import Transport
 from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE
+from aifaceswap._polling.slots import HeldSlot
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._credits import Credits
@@ -77,6 +78,7 @@ class Row:
     Attributes:
         entry: The row as the journal has it, or is about to.
         slot: Its slot, until its swap has finished.
+        shared: The same among all processes; None without a coordinator.
         began: When this run began it, by the loop's clock.
         sent: When it was first sent, by the same clock.
         swap: The swap as it was last seen.
@@ -89,6 +91,7 @@ class Row:
 
     entry: JournalEntry
     slot: Slot | None
+    shared: HeldSlot | None
     began: float
     sent: float
     swap: Swap | None = None
@@ -174,7 +177,8 @@ class RowWorker:
         row.may_exist = row.entry.state == State.INTENDED and row.entry.sent_at is not None
         row.was_resumed = row.may_exist
         try:
-            return await self._complete(row)
+            async with row.shared or nullcontext():
+                return await self._complete(row)
         except JournalError:
             raise
         except AIFaceSwapError as error:
@@ -207,7 +211,11 @@ class RowWorker:
     async def _complete(self, row: Row) -> Outcome:
         if row.entry.state != State.AWAITING_DOWNLOAD:
             if row.entry.swap_id is None:
-                await self._create(row)
+                try:
+                    await self._create(row)
+                finally:
+                    if row.shared is not None:
+                        row.shared.may_count = row.may_exist
             await self._finish(row)
         await self._save_result(row)
         row.update(state=State.DONE, seconds=self._clock() - row.began)
@@ -289,6 +297,9 @@ class RowWorker:
         )
         if not swap.is_finished:
             await self._write(row.entry)
+        self._watcher.record_seen(swap)
+        if row.shared is not None:
+            await row.shared.bind(swap.id)
 
     async def _recover(self, row: Row) -> None:
         """Look for the swap of a row whose key the service may have forgotten."""

@@ -22,6 +22,7 @@ from aifaceswap._api.requests import get_swap
 from aifaceswap._api.responses import read_response
 from aifaceswap._http.transport import Transport
 from aifaceswap._limits import MAX_UNFINISHED_SWAPS
+from aifaceswap._polling.slots import SwapSlots
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._caller_rows import CallerRows
@@ -85,15 +86,22 @@ class AsyncBulk:
     Args:
         transport: Sends the requests.
         watcher: Waits until swaps have finished.
+        shared: The slots that all processes share, if there is a coordinator.
         requests: The rows.
         settings: The settings of the run.
     """
 
     def __init__(
-        self, transport: Transport, watcher: Watcher, requests: Requests, settings: BulkSettings
+        self,
+        transport: Transport,
+        watcher: Watcher,
+        shared: SwapSlots | None,
+        requests: Requests,
+        settings: BulkSettings,
     ) -> None:
         self._transport = transport
         self._watcher = watcher
+        self._shared = shared
         self._requests = requests
         self._settings = settings
         self._journal: Journal | None = None
@@ -315,16 +323,20 @@ class AsyncBulk:
 
     async def _begin(self, entry: JournalEntry) -> None:
         await self._rows_begun.acquire()
-        slot, age = None, 0.0
+        slot, shared, age = None, None, 0.0
         if entry.state == State.CREATED:
             # The service counts it already.
             slot = self._slots.hold()
+            if self._shared is not None and entry.swap_id is not None:
+                await self._shared.record_created(entry.key, entry.swap_id)
             if entry.sent_at is not None:
                 age = max(0.0, time.time() - entry.sent_at)
             slot.doubt_in(self._worker.doubt_after - age)
         elif entry.state != State.AWAITING_DOWNLOAD:
             slot = await self._slots.acquire()
-        row = Row(entry, slot, began=self._clock(), sent=self._clock() - age)
+            if self._shared is not None:
+                shared = await self._shared.acquire(entry.key)
+        row = Row(entry, slot, shared, began=self._clock(), sent=self._clock() - age)
         task = asyncio.ensure_future(self._complete(row))
         self._rows[row] = task
         task.add_done_callback(lambda _: self._rows.pop(row))

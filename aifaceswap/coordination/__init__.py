@@ -1,4 +1,4 @@
-"""What several processes with one API key share: rate limits, slots and finished swaps.
+"""What several processes with one API key share: rate limits, slots and polls.
 
 Anything with the four members of `Coordinator` can be used. `aifaceswap.redis.RedisCoordinator`
 is the one of this package.
@@ -9,10 +9,30 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+import attrs
+
 from aifaceswap.budget import RequestBudget
 from aifaceswap.models import Swap
 
-__all__ = ["Coordinator", "Ends", "Slots"]
+__all__ = ["Coordinator", "Ends", "Slots", "SwapReport"]
+
+
+@attrs.frozen
+class SwapReport:
+    """What one process has seen of swaps.
+
+    Attributes:
+        swaps: The swaps.
+        origin: Names the reader that published it, which does not need it itself.
+        is_delivery: Whether a webhook delivery reported them.
+        list_age: If the swaps are a list of the key's newest swaps: seconds since it was requested.
+            Otherwise None.
+    """
+
+    swaps: Sequence[Swap]
+    origin: str = ""
+    is_delivery: bool = False
+    list_age: float | None = None
 
 
 class Slots(Protocol):
@@ -22,65 +42,80 @@ class Slots(Protocol):
     outlives the process that took it, because the service counts the swap.
     """
 
-    async def take(self, name: str, *, max_wait: float | None = None) -> bool:
-        """Wait for a slot.
+    async def take(self, name: str) -> Collection[str] | None:
+        """Take a slot, if one is free.
+
+        A name keeps the slot that it or its swap holds. A slot of an idempotency key expires
+        unless it is taken again within 20 seconds.
 
         Args:
-            name: The idempotency key of the swap to create. A name that holds a slot keeps it.
-            max_wait: Maximum seconds to wait, 0 or more. None: as long as it takes.
+            name: The idempotency key of the swap to create.
 
         Returns:
-            Whether the name holds a slot now.
+            None if the name holds a slot now. Otherwise the ids of swaps that hold the slots.
+
+        Raises:
+            APIConnectionError: The slots are out of reach, and nothing may be sent without them.
         """
         ...
 
     async def bind(self, name: str, swap_id: str) -> None:
-        """Rename a slot: its swap has been created.
+        """Rename a slot: its swap has been created, and counts even if there was no slot for it.
 
         Args:
             name: The idempotency key.
             swap_id: The id of the swap. If it is known to have finished, the slot is freed.
         """
 
-    async def free(self, *names: str) -> None:
-        """Free slots: their swaps have finished, or were never created.
+    async def free(self, name: str) -> None:
+        """Free a slot whose swap was not created. Those of finished swaps are freed by `Ends`.
 
         Args:
-            names: Idempotency keys and ids of swaps; names without a slot are ignored.
+            name: The idempotency key; one without a slot is ignored.
         """
 
 
 class Ends(Protocol):
-    """Finished swaps of one API key, passed on between processes."""
+    """What the processes with one API key have seen of its swaps: one polls for all of them."""
 
-    async def publish(self, swaps: Sequence[Swap]) -> None:
-        """Pass on swaps that have finished.
+    async def publish(self, report: SwapReport) -> None:
+        """Pass on what was seen of swaps, and free the slots of those that have finished.
 
         Args:
-            swaps: The swaps; one that was published before may come again.
+            report: The swaps. Of the finished ones those are passed on that held a slot, and
+                those that were delivered.
         """
 
-    async def read(self, after: str = "") -> tuple[Sequence[Swap], str]:
-        """Wait a moment for swaps that any process publishes.
+    async def read(self, position: str, *, wait: bool) -> tuple[Sequence[SwapReport], str]:
+        """Read what has been published.
 
         Args:
-            after: The position that the last call returned. Empty: from now on.
+            position: What the last call returned; empty: read all that is kept.
+            wait: Whether to wait a moment if there is nothing.
 
         Returns:
-            The swaps that were published after the position, and the new position.
+            The reports after the position, and the new position.
         """
         ...
 
-    async def lead(self, wanted: Collection[str]) -> Collection[str] | None:
-        """Report the swaps that this process waits for, and ask to be the one that polls.
+    async def begin_poll(self, token: str) -> float:
+        """Ask to be the one that polls now, or to remain it.
 
         Args:
-            wanted: The ids of the swaps.
+            token: Names the caller. Its turn expires unless it calls again within 2 seconds.
 
         Returns:
-            The ids that all processes wait for, if this one is to poll now; otherwise None.
+            0 if it is the caller's turn. Otherwise the seconds after which to ask again.
         """
         ...
+
+    async def end_poll(self, token: str, pause: float) -> None:
+        """End a turn.
+
+        Args:
+            token: The caller; if it is another's turn, nothing changes.
+            pause: Seconds for which nobody is to poll, 0 or more.
+        """
 
 
 class Coordinator(Protocol):
@@ -109,13 +144,13 @@ class Coordinator(Protocol):
         ...
 
     def ends(self, scope: str) -> Ends:
-        """Return the finished swaps of one API key.
+        """Return what is seen of the swaps of one API key.
 
         Args:
             scope: A digest of the base URL and the API key.
 
         Returns:
-            The same finished swaps for the same scope.
+            The same object for the same scope.
         """
         ...
 

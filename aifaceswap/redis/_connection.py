@@ -144,6 +144,17 @@ class Connection:
         task.add_done_callback(self._end)
         return task
 
+    async def undo_if_cancelled(
+        self, work: Coroutine[Any, Any, T], undo: Callable[[], Awaitable[object]]
+    ) -> T:
+        """Do something; if the caller is cancelled meanwhile, undo it once it has been done."""
+        task = self.start(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.start(_undo(task, undo))
+            raise
+
     async def aclose(self) -> None:
         """Send what is left to report, and close the running loop's client."""
         link = self._links.pop(asyncio.get_running_loop(), None)
@@ -185,6 +196,7 @@ class Connection:
 
     async def _close_with_loop(self, link: _Link) -> AsyncGenerator[None]:
         """A generator that is never finished: `asyncio.run()` closes those before it ends."""
+        loop = asyncio.get_running_loop()
         try:
             yield
         finally:
@@ -195,6 +207,9 @@ class Connection:
                 while link.reports:
                     report = link.reports.popleft()
                     await self.evaluate(report.script, report.keys, *report.arguments)
+            current = asyncio.current_task()
+            if tasks := [t for t in list(self._tasks) if t.get_loop() is loop and t != current]:
+                await asyncio.wait(tasks, timeout=self._timeout)
             client, link.client, link.guard = link.client, None, None
             if client is not None:
                 await _close(client)
@@ -287,3 +302,9 @@ async def _close(client: Any) -> None:
 def _log_safely(log: Callable[..., None], text: str, *arguments: object) -> None:
     with suppress(Exception):  # an error of a log handler ends no call
         log(text, *arguments)
+
+
+async def _undo(task: asyncio.Task[Any], undo: Callable[[], Awaitable[object]]) -> None:
+    await asyncio.wait([task])
+    if not task.cancelled() and task.exception() is None:
+        await undo()

@@ -23,7 +23,9 @@ from aifaceswap.errors import ConfigurationError
 from aifaceswap.redis._budget import Limits, RedisBudget
 from aifaceswap.redis._connection import MUST_BE, Connection
 from aifaceswap.redis._ends import RedisEnds
+from aifaceswap.redis._seen import RedisSeen
 from aifaceswap.redis._slots import RedisSlots
+from aifaceswap.webhooks import SeenStore
 
 
 class RedisCoordinator:
@@ -78,7 +80,8 @@ class RedisCoordinator:
             raise ConfigurationError.for_field("on_outage", on_outage, "must be 'local' or 'raise'")
         self._on_outage = on_outage
         self._prefix = _checked_prefix(prefix)
-        self._connection = Connection(source, _validation.seconds("timeout", timeout))
+        self._timeout = _validation.seconds("timeout", timeout)
+        self._connection = Connection(source, self._timeout)
         self._budgets: dict[str, RedisBudget] = {}
         self._slots: dict[str, RedisSlots] = {}
         self._ends: dict[str, RedisEnds] = {}
@@ -116,15 +119,42 @@ class RedisCoordinator:
         """Return the slots of one API key; see `Coordinator.slots`."""
         if scope not in self._slots:
             self._slots[scope] = RedisSlots(
-                self._connection, self._prefix_of(scope), self._number_of_slots
+                self._connection, self._prefix_of(scope), self._number_of_slots, self._on_outage
             )
         return self._slots[scope]
 
     def ends(self, scope: str) -> Ends:
-        """Return the finished swaps of one API key; see `Coordinator.ends`."""
+        """Return what is seen of the swaps of one API key; see `Coordinator.ends`."""
         if scope not in self._ends:
-            self._ends[scope] = RedisEnds(self._connection, self._prefix_of(scope))
+            self._ends[scope] = RedisEnds(self._connection, self._prefix_of(scope), self._timeout)
         return self._ends[scope]
+
+    def seen(self, *, lease: float = 60.0, ttl: float = 86_400.0) -> SeenStore:
+        """Return a store of webhook deliveries, so that each is handled once by all processes.
+
+        It is the ``seen=`` of `webhooks.WebhookApp` and `webhooks.aiohttp_handler`. While Redis
+        is unreachable, ``on_outage="local"`` lets each process remember its own deliveries, so
+        that one that arrives twice can be handled twice. With ``"raise"`` none is handled, and
+        the service sends it again.
+
+        Args:
+            lease: Seconds after which another process may handle the delivery of one that was
+                killed, above 0.
+            ttl: Seconds that a handled delivery is remembered, above 0.
+
+        Returns:
+            The store.
+
+        Raises:
+            ConfigurationError: An argument is not valid.
+        """
+        return RedisSeen(
+            self._connection,
+            self._prefix,
+            lease=_validation.seconds("lease", lease),
+            ttl=_validation.seconds("ttl", ttl),
+            on_outage=self._on_outage,
+        )
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; the next call opens new ones."""

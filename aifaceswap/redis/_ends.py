@@ -1,99 +1,151 @@
-"""Finished swaps of one API key: a stream that every process reads while it waits."""
+"""What was seen of the swaps of one API key: a stream that every process reads while it waits."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from aifaceswap._api import codec
+from aifaceswap.coordination import SwapReport
 from aifaceswap.models import Swap
-from aifaceswap.redis._connection import Connection, UnreachableError
+from aifaceswap.redis._connection import Connection, Script, UnreachableError
+from aifaceswap.redis._slots import CLOCK
 
 _LENGTH = 1000
-_SECONDS_KEPT = 900
-_SLEEP = 0.1
-_LEAD_SECONDS = 2.0
+_KEPT = 900
+# Seconds after which the turn of a process that was killed in the middle of a poll ends.
+_TURN = 5.0
+# Seconds between two attempts to read while Redis is unreachable.
+_PAUSE = 0.25
+# The share of the timeout that a read may wait: a late response must not seem an outage.
+_WAIT = 0.4
+
+# A finished swap is passed on by the first that sees it: it takes the swap's slot away.
+_PUBLISH = Script(
+    CLOCK
+    + """
+local slots, finished, stream = KEYS[1], KEYS[2], KEYS[3]
+local origin, kind, age, kept, length = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local swaps = {}
+redis.call('ZREMRANGEBYSCORE', finished, '-inf', now)
+for index = 6, #ARGV, 3 do
+    local id, has_finished, body = ARGV[index], ARGV[index + 1] == '1', ARGV[index + 2]
+    if has_finished then
+        redis.call('ZADD', finished, now + kept, id)
+        local had_slot = redis.call('ZREM', slots, 'swap:' .. id) == 1
+        if had_slot or kind == 'delivery' then table.insert(swaps, body) end
+    else
+        table.insert(swaps, body)
+    end
+end
+redis.call('EXPIRE', finished, kept)
+if #swaps == 0 and kind == 'swap' then return 0 end
+redis.call('XADD', stream, 'MAXLEN', '~', length, '*', 'origin', origin, 'kind', kind, 'age', age,
+    'swaps', '[' .. table.concat(swaps, ',') .. ']')
+-- Results expire, and their links are nobody else's concern.
+redis.call('XTRIM', stream, 'MINID', string.format('%d', (now - kept) * 1000))
+redis.call('EXPIRE', stream, kept)
+return 1
+"""
+)
+
+_BEGIN = Script(
+    """
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return redis.call('PTTL', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 0
+"""
+)
+
+_END = Script(
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1], '', 'PX', ARGV[2])
+else redis.call('DEL', KEYS[1]) end
+return 1
+"""
+)
 
 
 class RedisEnds:
-    """Finished swaps of one API key. While Redis is unreachable each process polls by itself."""
+    """The `Ends` of one API key. While Redis is unreachable each process polls by itself."""
 
-    def __init__(self, connection: Connection, prefix: str) -> None:
+    def __init__(self, connection: Connection, prefix: str, timeout: float) -> None:
         self._connection = connection
-        self._stream, self._lead, self._wanted = (
-            f"{prefix}:{name}" for name in ("ends", "lead", "wanted")
+        self._wait = max(1, int(1000 * _WAIT * timeout))
+        self._stream, self._turn = f"{prefix}:ends", f"{prefix}:turn"
+        self._keys = [f"{prefix}:slots", f"{prefix}:finished", self._stream]
+
+    async def publish(self, report: SwapReport) -> None:
+        """Pass on what was seen of swaps; see `Ends.publish`."""
+        kind = "delivery" if report.is_delivery else "swap"
+        kind, age = (kind, 0.0) if report.list_age is None else ("list", report.list_age)
+        arguments: list[str | float] = [report.origin, kind, age, _KEPT, _LENGTH]
+        for swap in report.swaps:
+            body = codec.dumps(codec.unstructure(swap)).decode()
+            arguments += (swap.id, int(swap.is_finished), body)
+        if report.list_age is None:
+            self._connection.report(_PUBLISH, self._keys, *arguments, max_age=_KEPT)
+        else:
+            await self._evaluate(_PUBLISH, self._keys, *arguments)
+
+    async def read(self, position: str, *, wait: bool) -> tuple[Sequence[SwapReport], str]:
+        """Read what has been published; see `Ends.read`."""
+        after = {self._stream: position or "0-0"}
+        block = self._wait if wait else None
+        try:
+            reply = await self._connection.run(
+                lambda client: client.xread(after, count=_LENGTH, block=block)
+            )
+        except UnreachableError:
+            await asyncio.sleep(_PAUSE)
+            return [], position
+        reports: list[SwapReport] = []
+        for entry, fields in _entries(reply):
+            reports += _read(fields)
+            position = _text(entry)
+        return reports, position
+
+    async def begin_poll(self, token: str) -> float:
+        """Ask to be the one that polls now; see `Ends.begin_poll`."""
+        wait = await self._connection.undo_if_cancelled(
+            self._evaluate(_BEGIN, [self._turn], token, int(1000 * _TURN)),
+            lambda: self.end_poll(token, 0.0),
         )
-        self._owner = uuid.uuid4().hex
+        return max(0.0, float(wait or 0) / 1000)
 
-    async def publish(self, swaps: Sequence[Swap]) -> None:
-        """Pass on swaps that have finished; see `Ends.publish`."""
+    async def end_poll(self, token: str, pause: float) -> None:
+        """End a turn; see `Ends.end_poll`."""
+        await self._evaluate(_END, [self._turn], token, int(1000 * pause))
 
-        async def command(client: Any) -> None:
-            async with client.pipeline(transaction=False) as pipe:
-                for swap in swaps:
-                    body = codec.dumps(codec.unstructure(swap))
-                    pipe.xadd(self._stream, {"swap": body}, maxlen=_LENGTH)
-                pipe.expire(self._stream, _SECONDS_KEPT)
-                await pipe.execute()
-
+    async def _evaluate(self, script: Script, keys: list[str], *arguments: str | float) -> Any:
+        """The result of a script; None while Redis is unreachable."""
         try:
-            await self._connection.run(command)
+            return await self._connection.evaluate(script, keys, *arguments)
         except UnreachableError:
-            return
+            return None
 
-    async def read(self, after: str = "") -> tuple[Sequence[Swap], str]:
-        """Wait a moment for swaps that any process publishes; see `Ends.read`."""
 
-        async def newest(client: Any) -> str:
-            entries = await client.xrevrange(self._stream, count=1)
-            return _text(entries[0][0]) if entries else "0-0"
+def _entries(reply: Any) -> Iterable[tuple[str | bytes, dict[Any, Any]]]:
+    """The entries of one stream, in the form of either version of the protocol."""
+    streams = reply.values() if isinstance(reply, dict) else (pair[1] for pair in reply or ())
+    return (entry for entries in streams for entry in entries)
 
-        async def later(client: Any) -> Any:
-            return await client.xrange(self._stream, min=f"({after}")
 
-        try:
-            if not after:
-                return [], await self._connection.run(newest)
-            entries: Any = await self._connection.run(later)
-        except UnreachableError:
-            entries = []
-        if not entries:
-            await asyncio.sleep(_SLEEP)
-            return [], after
-        swaps = [codec.structure(codec.loads(_swap(fields)), Swap) for _, fields in entries]
-        return swaps, _text(entries[-1][0])
-
-    async def lead(self, wanted: Collection[str]) -> Collection[str] | None:
-        """Report the swaps that are waited for, and ask to poll; see `Ends.lead`."""
-
-        async def command(client: Any) -> Collection[str] | None:
-            now = time.time()
-            async with client.pipeline(transaction=False) as pipe:
-                if wanted:
-                    pipe.zadd(self._wanted, dict.fromkeys(wanted, now + 2 * _LEAD_SECONDS))
-                pipe.zremrangebyscore(self._wanted, "-inf", now)
-                pipe.expire(self._wanted, _SECONDS_KEPT)
-                pipe.set(self._lead, self._owner, nx=True, px=int(_LEAD_SECONDS * 1000))
-                pipe.get(self._lead)
-                pipe.zrange(self._wanted, 0, -1)
-                *_, owner, names = await pipe.execute()
-            if owner is None or _text(owner) != self._owner:
-                return None
-            return [_text(name) for name in names]
-
-        try:
-            return await self._connection.run(command)
-        except UnreachableError:
-            return wanted
+def _read(fields: dict[Any, Any]) -> Iterator[SwapReport]:
+    """The report of an entry; none if another version of this package wrote it in its own way."""
+    entry = {_text(name): _text(value) for name, value in fields.items()}
+    try:
+        swaps = codec.structure(codec.loads(entry["swaps"].encode()), list[Swap])
+        kind, age = entry["kind"], float(entry["age"])
+    except (KeyError, ValueError):
+        return
+    yield SwapReport(
+        swaps, entry.get("origin", ""), kind == "delivery", age if kind == "list" else None
+    )
 
 
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode()
-
-
-def _swap(fields: dict[Any, Any]) -> bytes:
-    (body,) = fields.values()
-    return body.encode() if isinstance(body, str) else bytes(body)

@@ -7,94 +7,107 @@ that the swap has finished frees the slot.
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
+from collections.abc import Collection
+from contextlib import suppress
 
+from aifaceswap.errors import APIConnectionError
 from aifaceswap.redis._connection import Connection, Script, UnreachableError
 
-# Seconds after which a slot counts as forgotten: the service ends a swap after 300, and its
-# queue comes on top.
-_LEASE = 900.0
-# Seconds for which finished swaps are remembered: a repeated request may return one of them.
-_FINISHED = 900.0
-_SLEEP = 0.1
+# Seconds after which an idempotency key loses its slot: its process was killed before the swap
+# was created, and nobody has tried again.
+_KEY_LEASE = 60
+# Seconds after which a swap loses its slot: the service ends a swap after 300, and its queue
+# comes on top.
+_SWAP_LEASE = 900
 
-_CLOCK = """
+CLOCK = """
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
 """
 
+# Returns 1 and nothing else with a slot, otherwise 0 and the names that hold them.
 _TAKE = Script(
-    _CLOCK
+    CLOCK
     + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2])
-then return 0 end
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
-redis.call('EXPIRE', KEYS[1], math.ceil(tonumber(ARGV[3])))
-return 1
-"""
-)
-
-# The slot of a key becomes that of its swap, unless the swap is known to have finished.
-_BIND = Script(
-    _CLOCK
-    + """
-redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('ZSCORE', KEYS[2], ARGV[2]) then return 0 end
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[2])
-redis.call('EXPIRE', KEYS[1], math.ceil(tonumber(ARGV[3])))
-return 1
-"""
-)
-
-_FINISH = Script(
-    _CLOCK
-    + """
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-for index = 2, #ARGV do
-    redis.call('ZREM', KEYS[1], ARGV[index])
-    redis.call('ZADD', KEYS[2], now + tonumber(ARGV[1]), ARGV[index])
+local slots, finished, swap_id = KEYS[1], KEYS[2], redis.call('GET', KEYS[3])
+local name, number, lease = 'key:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
+if swap_id then
+    local holds = redis.call('ZSCORE', slots, 'swap:' .. swap_id)
+    local ended = tonumber(redis.call('ZSCORE', finished, swap_id) or '0') > now
+    if holds or ended then return {1} end
 end
-redis.call('EXPIRE', KEYS[2], math.ceil(tonumber(ARGV[1])))
+if not redis.call('ZSCORE', slots, name) and redis.call('ZCARD', slots) >= number then
+    return {0, unpack(redis.call('ZRANGE', slots, 0, -1))}
+end
+redis.call('ZADD', slots, now + lease, name)
+if redis.call('TTL', slots) < lease then redis.call('EXPIRE', slots, lease) end
+return {1}
+"""
+)
+
+# A repeated request may return a swap that has finished since.
+_BIND = Script(
+    CLOCK
+    + """
+local slots, finished, bound = KEYS[1], KEYS[2], KEYS[3]
+local name, swap_id, lease = 'key:' .. ARGV[1], ARGV[2], tonumber(ARGV[3])
+redis.call('ZREM', slots, name)
+redis.call('SET', bound, swap_id, 'EX', lease)
+if tonumber(redis.call('ZSCORE', finished, swap_id) or '0') > now then return 0 end
+redis.call('ZADD', slots, now + lease, 'swap:' .. swap_id)
+redis.call('EXPIRE', slots, lease)
 return 1
 """
 )
+
+_FREE = Script("return redis.call('ZREM', KEYS[1], 'key:' .. ARGV[1])")
 
 
 class RedisSlots:
-    """The slots of one API key. While Redis is unreachable every slot counts as free."""
+    """The `Slots` of one API key.
 
-    def __init__(self, connection: Connection, prefix: str, slots: int) -> None:
+    While Redis is unreachable every slot counts as free, or nothing is sent.
+    """
+
+    def __init__(self, connection: Connection, prefix: str, number: int, on_outage: str) -> None:
         self._connection = connection
-        self._keys = [f"{prefix}:slots", f"{prefix}:finished"]
-        self._slots = slots
+        self._prefix = prefix
+        self._number = number
+        self._must_be_reachable = on_outage == "raise"
 
-    async def take(self, name: str, *, max_wait: float | None = None) -> bool:
-        """Wait for a slot; False if none is free in time. The holder of a name has one already."""
-        ends = float("inf") if max_wait is None else time.monotonic() + max_wait
-        while not await self._try(name):
-            if time.monotonic() >= ends:
-                return False
-            # Without the jitter, processes that wait would all ask at the same moments.
-            await asyncio.sleep(_SLEEP * random.uniform(0.5, 1.5))  # noqa: S311
-        return True
+    async def take(self, name: str) -> Collection[str] | None:
+        """Take a slot, if one is free; see `Slots.take`."""
+        return await self._connection.undo_if_cancelled(self._take(name), lambda: self.free(name))
 
     async def bind(self, name: str, swap_id: str) -> None:
-        """Rename the slot of an idempotency key to that of its swap."""
-        await self._evaluate(_BIND, name, swap_id, _LEASE)
+        """Rename a slot: its swap has been created; see `Slots.bind`."""
+        with suppress(UnreachableError):  # the swap is paid
+            await self._connection.evaluate(_BIND, self._keys(name), name, swap_id, _SWAP_LEASE)
 
-    async def free(self, *names: str) -> None:
-        """Free slots: swaps that have finished, or keys whose swap was never created."""
-        if names:
-            await self._evaluate(_FINISH, _FINISHED, *names)
+    async def free(self, name: str) -> None:
+        """Free a slot whose swap was not created; see `Slots.free`."""
+        with suppress(UnreachableError):
+            await self._connection.evaluate(_FREE, self._keys(name)[:1], name)
 
-    async def _try(self, name: str) -> bool:
-        return bool(await self._evaluate(_TAKE, name, self._slots, _LEASE))
-
-    async def _evaluate(self, script: Script, *arguments: str | float) -> object:
+    async def _take(self, name: str) -> Collection[str] | None:
+        arguments = (name, self._number, _KEY_LEASE)
         try:
-            return await self._connection.evaluate(script, self._keys, *arguments)
+            reply = await self._connection.evaluate(_TAKE, self._keys(name), *arguments)
         except UnreachableError:
-            return 1
+            if self._must_be_reachable:
+                text = "Redis is unreachable; nothing was sent"
+                raise APIConnectionError(text, sent=False) from None
+            return None
+        is_taken, *holders = reply
+        return None if is_taken else [swap_id for one in holders for swap_id in _swap_id(one)]
+
+    def _keys(self, name: str) -> list[str]:
+        return [f"{self._prefix}:slots", f"{self._prefix}:finished", f"{self._prefix}:key:{name}"]
+
+
+def _swap_id(holder: str | bytes) -> list[str]:
+    """The id of the swap that holds a slot; empty if an idempotency key does."""
+    name = holder if isinstance(holder, str) else holder.decode()
+    kind, _, swap_id = name.partition(":")
+    return [swap_id] if kind == "swap" else []

@@ -21,6 +21,7 @@ PAIRS = {"AsyncClient": "Client", "AsyncSwaps": "Swaps"}
 WORDS = {
     r"\basync (def|with|for)\b": r"\1",
     r"\bAsync(Client|Iterator|Bulk)\b": r"\1",
+    r"\bAbstractAsync(ContextManager)\b": r"Abstract\1",
 }
 # An aiohttp session belongs to an event loop: the blocking client takes none.
 SESSION = re.compile(r"^        session: .*\n(?:            .*\n)*", re.MULTILINE)
