@@ -216,10 +216,17 @@ def workflows(session: nox.Session) -> None:
 
 @nox.session
 def crashes(session: nox.Session) -> None:
-    """Bulk runs killed at 200 random moments; the tests do the same with a few."""
-    session.install(".[cli]", *_group("test"))
-    env = {"AIFACESWAP_KILLS": "200"}
-    session.run("pytest", "tests/process/test_bulk_crashes.py", "--timeout=1800", env=env)
+    """Bulk runs killed at 200 random moments, of which the tests try a few; killed workers."""
+    session.install(".[cli,redis]", *_group("workers"))
+    env = {"AIFACESWAP_KILLS": "200", "AIFACESWAP_WORKER_ROWS": "60"}
+    files = ("test_bulk_crashes.py", "test_worker_crashes.py", "examples/test_workers.py")
+    session.run(
+        "pytest",
+        *(f"tests/process/{file}" for file in files),
+        "--timeout=1800",
+        *session.posargs,
+        env=env,
+    )
 
 
 @nox.session
