@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from contextlib import suppress
 from mimetypes import guess_extension
 from pathlib import Path
 
@@ -85,6 +86,19 @@ def data_url(data: bytes) -> str | None:
     if kind not in _BROWSER_TYPES:
         return None
     return f"data:{kind};base64,{b64encode(data).decode()}"
+
+
+def data_url_of(path: Path, largest: int) -> str | None:
+    """A file as a URL for a page; None: it is missing, too large or not an image.
+
+    Args:
+        path: The file.
+        largest: The size up to which it is read, in bytes.
+    """
+    with suppress(OSError, ValueError):
+        if path.is_file() and path.stat().st_size <= largest:
+            return data_url(path.read_bytes())
+    return None
 
 
 def suffix_of(media_type: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aifaceswap._http.images import data_url
+from aifaceswap._http.images import data_url_of
 from aifaceswap.models import without_queries
 
 if TYPE_CHECKING:
@@ -25,14 +23,6 @@ def html_of(outcome: Outcome) -> str:
         f'<td style="text-align:left">{escape(without_queries(str(value)))}</td></tr>'
         for name, value in shown.items()
     )
-    url = None if outcome.path is None else image_url(outcome.path, _LARGEST)
+    url = None if outcome.path is None else data_url_of(outcome.path, _LARGEST)
     image = "" if url is None else f'<img src="{url}" alt="" style="max-height:20em">'
     return f"<table>{lines}</table>{image}"
-
-
-def image_url(path: Path, largest: int) -> str | None:
-    """A file as a data URL; None: it is missing, too large or not an image."""
-    with suppress(OSError, ValueError):
-        if path.is_file() and path.stat().st_size <= largest:
-            return data_url(path.read_bytes())
-    return None

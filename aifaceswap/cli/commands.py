@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,12 +21,16 @@ from aifaceswap.cli.options import (
     Function,
     HelpfulGroup,
     Integer,
+    check_open,
     common_options,
     connection_options,
+    date_option,
     examples,
     metadata_option,
+    output_option,
     redis_option,
     suggest_real_service,
+    timeout_option,
 )
 from aifaceswap.cli.webhook.commands import webhook
 
@@ -88,27 +92,6 @@ def _drop_unwritable() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _timeout_option(function: Function) -> Function:
-    return click.option(
-        "--timeout",
-        type=FiniteFloat(min=0, min_open=True),
-        default=300,
-        show_default=True,
-        metavar="SECONDS",
-        help="Maximum time to wait for the swap.",
-    )(function)
-
-
-def _output_option(text: str) -> Callable[[Function], Function]:
-    return click.option(
-        "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help=text
-    )
-
-
-def _date_option(name: str, text: str) -> Callable[[Function], Function]:
-    return click.option(name, type=click.DateTime(["%Y-%m-%d"]), metavar="YYYY-MM-DD", help=text)
 
 
 def _swap_options(function: Function) -> Function:
@@ -191,20 +174,26 @@ def cli(ctx: click.Context, emulator: bool) -> None:
     ),
 )
 @_swap_options
-@_output_option("Save the result to this file; an existing file is replaced.")
-@_timeout_option
+@output_option("Save the result to this file; an existing file is replaced. - writes to stdout.")
+@timeout_option
 @redis_option("Share the key's limits with other processes.")
 @connection_options
 @click.pass_obj
-def run(context: CommandContext, /, output: Path | None, timeout: float, **swap: Any) -> None:
+def run(
+    context: CommandContext, /, output: Path | None, show: bool, timeout: float, **swap: Any
+) -> None:
     """Create a swap, wait for it and save the result.
 
     SOURCE is the face, TARGET the image to put it into. Both are public https URLs.
     """
     from aifaceswap.cli import runtime, swaps
+    from aifaceswap.cli.output import open_file
 
-    arguments = swaps.read_swap_arguments(swap, output=output, timeout=timeout)
-    runtime.run_job(lambda: swaps.run(context, arguments))
+    check_open(output, show=show)
+    arguments = swaps.read_swap_arguments(context, swap, output=output, timeout=timeout)
+    saved = runtime.run_job(lambda: swaps.run(context, arguments))
+    if show and saved is not None:
+        open_file(saved)
     suggest_real_service(context)
 
 
@@ -225,7 +214,7 @@ def create(context: CommandContext, /, **swap: Any) -> None:
     """
     from aifaceswap.cli import runtime, swaps
 
-    arguments = swaps.read_swap_arguments(swap)
+    arguments = swaps.read_swap_arguments(context, swap)
     runtime.run_job(lambda: swaps.create(context, arguments))
     suggest_real_service(context)
 
@@ -243,7 +232,7 @@ def get(context: CommandContext, swap_id: str) -> None:
 
 @cli.command(epilog=examples("aifaceswap wait tsk_2a2a1158 --timeout 600"))
 @click.argument("swap_id", metavar="ID")
-@_timeout_option
+@timeout_option
 @connection_options
 @click.pass_obj
 def wait(context: CommandContext, swap_id: str, timeout: float) -> None:
@@ -271,8 +260,8 @@ def wait(context: CommandContext, swap_id: str, timeout: float) -> None:
 )
 @click.option("--all", "every", is_flag=True, help="Show all swaps.")
 @click.option("--status", metavar="STATUS", help="Only this status, for example done or failed.")
-@_date_option("--since", "Only swaps created on this day (UTC) or later.")
-@_date_option("--until", "Only swaps created on this day (UTC) or earlier.")
+@date_option("--since", "Only swaps created on this day (UTC) or later.")
+@date_option("--until", "Only swaps created on this day (UTC) or earlier.")
 @click.option("--cursor", metavar="CURSOR", help="Start where an earlier page ended.")
 @connection_options
 @click.pass_obj
@@ -301,15 +290,22 @@ def list_swaps(
     epilog=examples("aifaceswap download tsk_2a2a1158", "aifaceswap download ID -o result.jpg")
 )
 @click.argument("swap_id", metavar="ID")
-@_output_option("Save to this file; an existing file is replaced. Default: the ID as file name.")
+@output_option(
+    "Save to this file; an existing file is replaced. - writes to stdout. Default: the ID as file "
+    "name."
+)
 @connection_options
 @click.pass_obj
-def download(context: CommandContext, swap_id: str, output: Path | None) -> None:
+def download(context: CommandContext, /, swap_id: str, output: Path | None, *, show: bool) -> None:
     """Save the result of a finished swap."""
     from aifaceswap.cli import runtime, swaps
+    from aifaceswap.cli.output import open_file
 
-    target = None if output is None else swaps.check_output(output)
-    runtime.run_job(lambda: swaps.download(context, swap_id, target))
+    check_open(output or Path(swap_id), show=show)
+    target = None if output is None else swaps.check_output(context, output)
+    saved = runtime.run_job(lambda: swaps.download(context, swap_id, target))
+    if show and saved is not None:
+        open_file(saved)
 
 
 @cli.command(epilog=examples("aifaceswap me", "aifaceswap me | jq .credits.total"))

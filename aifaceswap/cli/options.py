@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -126,6 +127,46 @@ def redis_option(text: str) -> Callable[[Function], Function]:
         metavar="URL",
         help=f"{text} [default: {REDIS_VARIABLE}]",
     )
+
+
+def timeout_option(function: Function) -> Function:
+    """Add the option ``--timeout`` to a command that waits for a swap."""
+    return click.option(
+        "--timeout",
+        type=FiniteFloat(min=0, min_open=True),
+        default=300,
+        show_default=True,
+        metavar="SECONDS",
+        help="Maximum time to wait for the swap.",
+    )(function)
+
+
+def output_option(text: str) -> Callable[[Function], Function]:
+    """Add the option ``--output``, and ``--open`` for what was saved there."""
+
+    def decorate(function: Function) -> Function:
+        option = click.option(
+            "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help=text
+        )
+        return option(open_option("result")(function))
+
+    return decorate
+
+
+def open_option(what: str) -> Callable[[Function], Function]:
+    """Add the option ``--open``; `check_open` checks it."""
+    return click.option("--open", "show", is_flag=True, help=f"Open the {what} in the browser.")
+
+
+def check_open(output: Path | None, *, show: bool) -> None:
+    """Check that there is a file to open."""
+    if show and (output is None or str(output) == "-"):
+        raise click.UsageError("--open needs --output FILE: it opens the file.")
+
+
+def date_option(name: str, text: str) -> Callable[[Function], Function]:
+    """Add an option for a day."""
+    return click.option(name, type=click.DateTime(["%Y-%m-%d"]), metavar="YYYY-MM-DD", help=text)
 
 
 def metadata_option(function: Function) -> Function:

@@ -148,6 +148,12 @@ class Display:
         """Name the step that has begun; how long it takes is not known."""
         self._progress.update(self._task, description=doing, total=None, share="")
 
+    def count(self, done: int, total: int) -> None:
+        """Show how many of something are done."""
+        self._progress.update(
+            self._task, total=total, completed=done, share=f"{done:,} of {total:,}"
+        )
+
     def show(self, swap: Swap) -> None:
         """Show how far a swap is."""
         self._progress.update(
@@ -161,8 +167,14 @@ class Display:
 
 def size_of(path: Path) -> str:
     """The size of a file in words."""
-    size = path.stat().st_size
-    return f"{size} bytes" if size < _KIB else f"{size / _KIB:,.1f} KiB"
+    return describe_size(path.stat().st_size)
+
+
+def describe_size(size: int) -> str:
+    """A number of bytes in words."""
+    if size < _KIB:
+        return f"{size} bytes"
+    return f"{size / _KIB:,.1f} KiB" if size < _KIB**2 else f"{size / _KIB**2:,.1f} MiB"
 
 
 def _stderr() -> Console:

@@ -16,6 +16,7 @@ from aifaceswap._limits import MAX_PAGE_SIZE
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext, command_line
 from aifaceswap.cli.failures import CommandError, describe
+from aifaceswap.cli.output import STDOUT, binary_stdout
 from aifaceswap.cli.rendering import Display, note
 from aifaceswap.client import AsyncClient
 from aifaceswap.errors import InvalidRequestError, WaitTimeoutError
@@ -83,14 +84,18 @@ class Filters:
 
 
 def read_swap_arguments(
-    swap: Mapping[str, Any], *, output: Path | None = None, timeout: float = 300.0
+    context: CommandContext,
+    swap: Mapping[str, Any],
+    *,
+    output: Path | None = None,
+    timeout: float = 300.0,
 ) -> SwapArguments:
     """Check what was typed, before anything is sent."""
     fields = {name: value for name, value in swap.items() if name != "idempotency_key"}
     return SwapArguments(
         request=SwapRequest(**fields),
         idempotency_key=swap["idempotency_key"],
-        output=None if output is None else check_output(output),
+        output=None if output is None else check_output(context, output),
         timeout=timeout,
     )
 
@@ -104,19 +109,22 @@ async def create(context: CommandContext, arguments: SwapArguments) -> None:
     _suggest_next(context, swap)
 
 
-async def run(context: CommandContext, arguments: SwapArguments) -> None:
-    """Create a swap, wait for it, save its result and show it."""
+async def run(context: CommandContext, arguments: SwapArguments) -> Path | None:
+    """Create a swap, wait for it, save its result and show it; return the file."""
     async with runtime.connect(context) as client:
         with Display("Creating the swap") as display:
             swap = await _create(context, client, arguments, display)
             output = arguments.output
             then = () if output is None else (_download_command(swap, output),)
             swap = await _wait(context, client, swap, arguments.timeout, display, *then)
+            saved = None
             if output is not None:
-                output = await _save(context, client, swap, output, display)
-    rendering.show_swap(swap, output=output, as_json=not context.shows_table)
+                saved = await _save(context, client, swap, output, display)
+    if output != STDOUT:
+        rendering.show_swap(swap, output=saved, as_json=not context.shows_table)
     if output is None:
         _suggest_next(context, swap)
+    return saved
 
 
 async def get(context: CommandContext, swap_id: str) -> None:
@@ -167,16 +175,18 @@ async def list_swaps(
         note(f"There may be more. Next: {context.retyped('--cursor', cursor)}")
 
 
-async def download(context: CommandContext, swap_id: str, output: Path | None) -> None:
-    """Save the result of a swap."""
+async def download(context: CommandContext, swap_id: str, output: Path | None) -> Path | None:
+    """Save the result of a swap, and return the file."""
     context.set_resume(context.retyped())
     async with runtime.connect(context) as client:
         with Display("Fetching the swap") as display:
             swap = await client.swaps.get(swap_id)
             if not swap.is_finished:
                 raise _not_finished_error(context, swap)
-            target = await _save(context, client, swap, output, display)
-    rendering.show_swap(swap, output=target, as_json=not context.shows_table)
+            saved = await _save(context, client, swap, output, display)
+    if output != STDOUT:
+        rendering.show_swap(swap, output=saved, as_json=not context.shows_table)
+    return saved
 
 
 async def me(context: CommandContext) -> None:
@@ -187,12 +197,11 @@ async def me(context: CommandContext) -> None:
     rendering.show_account(account, as_json=not context.shows_table)
 
 
-def check_output(path: Path) -> Path:
+def check_output(context: CommandContext, path: Path) -> Path:
     """Check that a result can be saved there, before a swap is charged."""
-    if str(path) == "-":
-        raise InvalidRequestError.for_field(
-            "path", "-", "must name a file: stdout carries the swap's JSON"
-        )
+    if path == STDOUT:
+        binary_stdout(context)
+        return path
     return check_target(path)
 
 
@@ -236,11 +245,14 @@ def _download_command(swap: Swap, output: Path) -> str:
 
 async def _save(
     context: CommandContext, client: AsyncClient, swap: Swap, output: Path | None, display: Display
-) -> Path:
+) -> Path | None:
     option = () if output is None else ("--output", output)
     context.set_resume(command_line("download", swap.id, *option))
     display.say("Downloading the result")
     image = await client.swaps.fetch(swap)
+    if output == STDOUT:
+        _write_image(context, image, display)
+        return None
     path = Path(f"{swap.id}{image.suffix}") if output is None else _named(output, image)
     try:
         image.save(path)
@@ -251,6 +263,17 @@ async def _save(
     context.set_resume(command_line("get", swap.id))
     display.note(f"Saved {rendering.printable(path)} ({rendering.size_of(path)}).")
     return path
+
+
+def _write_image(context: CommandContext, image: SwapImage, display: Display) -> None:
+    stdout = binary_stdout(context)
+    try:
+        stdout.write(image.data)
+        stdout.flush()
+    except BrokenPipeError:
+        note(f"Output closed by the reader. To download again:\n  {context.resume}")
+        raise
+    display.note(f"Wrote {rendering.describe_size(len(image.data))} to stdout.")
 
 
 def _named(output: Path, image: SwapImage) -> Path:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 
 from aifaceswap import AsyncClient
@@ -92,3 +93,14 @@ def write_version_2(path: Path, owner: Owner, *rows: JournalEntry) -> None:
         connection.execute("INSERT INTO keys VALUES (1, ?)", (owner.fingerprint(salt),))
         columns = [attrs.astuple(row)[:16] for row in rows]
         connection.executemany(f"INSERT INTO rows VALUES ({', '.join('?' * 16)})", columns)
+
+
+def write_entries(path: Path | str, *rows: JournalEntry) -> None:
+    """A journal of these rows."""
+
+    async def write() -> None:
+        async with opened(path) as journal, anyio.create_task_group() as group:
+            for row in rows:
+                group.start_soon(journal.write, row)
+
+    anyio.run(write)

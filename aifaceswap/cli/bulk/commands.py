@@ -13,9 +13,11 @@ from aifaceswap.cli.options import (
     FiniteFloat,
     HelpfulGroup,
     Integer,
+    check_open,
     common_options,
     connection_options,
     examples,
+    open_option,
     redis_option,
     suggest_real_service,
 )
@@ -200,3 +202,44 @@ def export(_: CommandContext, journal: Path, form: str) -> None:
     from aifaceswap.cli.bulk import records
 
     records.export(journal, form)
+
+
+@bulk.command(
+    epilog=examples(
+        "aifaceswap bulk report rows.sqlite --open",
+        "aifaceswap bulk report rows.sqlite -o report.html --embed",
+    )
+)
+@click.argument("journal", type=_JOURNAL)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File of the page, or - for stdout. Default: JOURNAL with the suffix .html.",
+)
+@click.option("--embed", is_flag=True, help="Store the images in the page; for 2,000 rows at most.")
+@click.option(
+    "--remote-images",
+    is_flag=True,
+    help="Load images that were not saved from their URLs; the page then contains these.",
+)
+@open_option("page")
+@common_options
+@click.pass_obj
+def report(
+    context: CommandContext, /, *, journal: Path, output: Path | None, show: bool, **options: bool
+) -> None:
+    """Make a web page of a journal: counts, errors and every row with its images.
+
+    The page is one file that needs no network. It links the saved images, so keep it where they
+    are, or use --embed.
+    """
+    from aifaceswap.cli.bulk import report
+    from aifaceswap.cli.output import open_file
+
+    output = output or journal.with_suffix(".html")
+    check_open(output, show=show)
+    report.report(context, report.ReportArguments(journal=journal, output=output, **options))
+    if show:
+        open_file(output)

@@ -19,7 +19,7 @@ from aifaceswap.cli.context import CommandContext
 from aifaceswap.cli.rendering import note
 from aifaceswap.errors import AIFaceSwapError
 
-_STATES = {
+STATES = {
     State.DONE: "done",
     State.FAILED: "failed",
     State.NO_CREDITS: "waiting for credits",
@@ -47,7 +47,7 @@ def status(context: CommandContext, path: Path) -> None:
     """Show how many rows are in which state."""
     with JournalView.open(path) as journal:
         counts = journal.counts()
-    named = {name: counts.get(state, 0) for state, name in _STATES.items()}
+    named = {name: counts.get(state, 0) for state, name in STATES.items()}
     if context.shows_table:
         shown = {"Rows": sum(named.values()), **named}
         counts_shown = ((name.capitalize(), f"{n:,}") for name, n in shown.items() if n)

@@ -354,7 +354,7 @@ def test_the_status_of_a_run_that_is_all_done(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("service")
-@pytest.mark.parametrize("name", ["status", "export"])
+@pytest.mark.parametrize("name", ["status", "export", "report"])
 def test_a_journal_that_cannot_be_used(command: Command, name: str) -> None:
     """No journal, another file or a damaged one: one line that says so."""
     assert "does not exist" in command("bulk", name, "run.sqlite").err
