@@ -150,7 +150,7 @@ def test_no_crash_loses_or_doubles_a_swap(tmp_path: Path) -> None:
                         runs += 1
                         kill_after_lines(process, moments.randrange(6), moments.random())
                     else:
-                        process.communicate(timeout=50)
+                        process.communicate(timeout=150)
                     finished = process.returncode == 0
                 assert len(emulator.swaps) - before == ROWS
                 check(folder)

@@ -22,7 +22,7 @@ from support.commands import FOREVER, environment, on_terminal, running
 from support.samples import FACE, TARGET
 from support.scripted import SWAP, Received, answer, stall
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 @attrs.define(eq=False)

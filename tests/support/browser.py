@@ -21,7 +21,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --force-device-scale-factor=1"
 )
-PATIENCE = 30.0
+PATIENCE = 90.0
 PHONE = (390, 844)
 DESKTOP = (1280, 800)
 

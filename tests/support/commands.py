@@ -20,7 +20,7 @@ import attrs
 INSTANT = "https://example.com/instant.jpg"
 FOREVER = "https://example.com/forever.jpg"
 
-_PATIENCE = 20.0
+_PATIENCE = 90.0
 
 
 @attrs.frozen

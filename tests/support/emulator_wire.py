@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from aifaceswap.emulator import Emulator
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 KEY = "Bearer key_emulator"
 JSON_TYPE = "Content-Type: application/json"
 BODY = json.dumps(SWAP).encode()

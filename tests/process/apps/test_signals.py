@@ -74,7 +74,7 @@ def order(url: str) -> tuple[int, dict[str, str]]:
     request = urllib.request.Request(
         f"{url}/swaps", json.dumps(ORDER).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=90) as answer:
         return answer.status, json.load(answer)
 
 
@@ -99,7 +99,7 @@ def test_sigterm_waits_for_the_answer(name: str, tmp_path: Path, emulator: Emula
         await_swap(emulator)
         process.send_signal(signal.SIGTERM)
         status, swap = ordered.result()
-        assert process.wait(30) in {0, -signal.SIGTERM}
+        assert process.wait(90) in {0, -signal.SIGTERM}
     assert status == 202
     assert [made.id for made in emulator.swaps] == [swap["id"]]
 

@@ -35,7 +35,7 @@ NEEDS = {
 }
 INSTANT = "https://example.com/instant.jpg"
 FOREVER = "https://example.com/forever.jpg"
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 def require(name: str) -> None:
