@@ -46,7 +46,8 @@ _PART: Final = 8 * 1024 * 1024
 _TEMPORARY: Final = 300.0
 _KEPT: Final = 10_000  # URLs that are remembered
 _SCHEMES: Final = ("s3", "gs", "az")
-_KEY = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
+#: The names of objects: see `LocalFile.key`.
+KEY: Final = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _STATUS = re.compile(r"status code: ([0-9]{3} [A-Za-z -]*[A-Za-z])")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
@@ -109,7 +110,7 @@ class BucketStore:
             FileStoreError: The bucket cannot be reached, does not exist, or refuses.
             InvalidRequestError: The file cannot be read, or has changed.
         """
-        key = file.sha256 + file.suffix
+        key = file.key
         if (published := self._recall(key)) is not None:
             return published
         return await self._uploads.share(key, lambda: self._publish(key, file))
@@ -125,7 +126,7 @@ class BucketStore:
             InvalidRequestError: `url` is not a URL of this store.
         """
         key = urlsplit(url).path.rpartition("/")[2]
-        if not _KEY.fullmatch(key):
+        if not KEY.fullmatch(key):
             reason = "must be a URL that publish() returned"
             raise InvalidRequestError.for_field("url", url.partition("?")[0], reason)
         self._published.pop(key, None)
@@ -152,13 +153,13 @@ class BucketStore:
         import obstore  # noqa: PLC0415
 
         store, _ = await self._open()
-        end = datetime.now(UTC) - timedelta(seconds=older_than)
+        end = _now() - timedelta(seconds=older_than)
         old: list[str] = []
         with self._errors("list"):
             listed: AsyncIterator[Sequence[ObjectMeta]] = obstore.list(store)  # pyright: ignore[reportUnknownMemberType] - arro3's, which is not needed
             async for objects in listed:
                 keys = (item["path"] for item in objects if item["last_modified"] < end)
-                old += filter(_KEY.fullmatch, keys)
+                old += filter(KEY.fullmatch, keys)
         for key in old:
             self._published.pop(key, None)
         if old:
@@ -167,7 +168,7 @@ class BucketStore:
 
     def _recall(self, key: str) -> PublishedFile | None:
         published, until = self._published.get(key, (None, None))
-        return published if until is not None and datetime.now(UTC) < until else None
+        return published if until is not None and _now() < until else None
 
     async def _publish(self, key: str, file: LocalFile) -> PublishedFile:
         # Between the caller's look and this one another task may have published it.
@@ -195,7 +196,7 @@ class BucketStore:
                     found = await obstore.head_async(store, key)
                 except missing:
                     return False
-        age = (datetime.now(UTC) - found["last_modified"]).total_seconds()
+        age = (_now() - found["last_modified"]).total_seconds()
         return found["size"] == size and age < self._expires_in
 
     async def _upload(self, store: Any, key: str, file: LocalFile) -> None:
@@ -217,7 +218,7 @@ class BucketStore:
         """A URL, and until when it is used again."""
         import obstore  # noqa: PLC0415
 
-        now = datetime.now(UTC)
+        now = _now()
         with self._errors("sign URLs of"):
             async with asyncio.timeout(_STEP_TIMEOUT):
                 url = await obstore.sign_async(
@@ -276,6 +277,10 @@ _ROTATION: Final = (
     "working, whatever expires_in is; use an access key for long queues"
 )
 _NO_FORK: Final = "start workers with 'spawn', or publish in the workers only"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _check_bucket(bucket: Any) -> Any:
@@ -358,7 +363,7 @@ _CREDENTIALS: Final = (
 
 def _find_credentials() -> dict[str, Any]:
     """Credentials of profiles, which obstore does not read: boto3 does where it is installed."""
-    if importlib.util.find_spec("boto3") is not None:
+    if _has_boto3():
         from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
 
         try:
@@ -371,6 +376,10 @@ def _find_credentials() -> dict[str, Any]:
         text = f"obstore does not read {str(file)!r}: install boto3, or {_NO_CREDENTIALS}"
         raise ConfigurationError(text, field="files")
     return {}
+
+
+def _has_boto3() -> bool:
+    return importlib.util.find_spec("boto3") is not None
 
 
 _NO_CREDENTIALS: Final = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -50,6 +50,11 @@ class LocalFile:
         """The file name suffix that fits the bytes, e.g. ``".jpg"``."""
         return suffix_of(self.media_type)
 
+    @property
+    def key(self) -> str:
+        """A name that follows from the content: its hash and its suffix."""
+        return self.sha256 + self.suffix
+
     def chunks(self) -> Iterator[bytes]:
         """Read the content, at most 1 MiB at once. Blocks while a file is read.
 

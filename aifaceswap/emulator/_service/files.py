@@ -21,7 +21,7 @@ _LARGEST_STORE: Final = 4 * LARGEST_FILE
 _NAMED = re.compile(r"http://[^/?#]+" + PREFIX + r"([0-9a-f]{64})/[^/?#]+")
 #: What MinIO and other servers on this machine sign.
 _SIGNED_LOCALLY = re.compile(
-    r"http://(?:localhost|127(?:\.[0-9]+){3}|\[::1\])(?::[0-9]+)?/[^?#]*\?[^#]*X-Amz-Signature=.*"
+    r"http://(?:localhost|127(?:\.[0-9]+){3}|\[::1\])(?::[0-9]+)?/[^?#]*\?(?:[^#]*&)?X-Amz-Signature=.*"
 )
 _GIF = (b"GIF87a", b"GIF89a")
 _WRONG_TYPE = Problem(415, "unsupported_media_type", "target_url: the file is not of this type.")
