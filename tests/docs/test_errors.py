@@ -55,7 +55,7 @@ CODES = list(table("By code"))
 @pytest.mark.parametrize("row", CODES, ids=[row[0] for row in CODES])
 def test_each_code_has_the_class_and_the_retries_that_the_page_says(row: list[str]) -> None:
     """The table is what the decoder and the retry policy do."""
-    code, status, name, retried, meaning, advice = row
+    code, advice, meaning, status, name, retried = row
     error = error_of(int(status), code)
 
     assert CONTRACT[code] == int(status)
@@ -91,9 +91,9 @@ def test_every_class_stands_in_the_table_once() -> None:
     assert sorted(CLASSES) == sorted(name for name, *_ in table("By class"))
 
 
-@pytest.mark.parametrize(("name", "_when", "retried", "advice"), list(table("By class")))
+@pytest.mark.parametrize(("name", "advice", "_when", "retried"), list(table("By class")))
 def test_each_class_is_retried_as_the_page_says(
-    name: str, _when: str, retried: str, advice: str
+    name: str, advice: str, _when: str, retried: str
 ) -> None:
     """What depends on more than the class says on what."""
     kind = CLASSES[name]
