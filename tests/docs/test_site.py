@@ -225,9 +225,11 @@ def test_the_search_finds_the_page(words: str, title: str, url: str, browser: An
 
     browser.get(f"{url}/search.html?q={words}")
     found = WebDriverWait(browser, 60).until(
-        lambda page: page.find_elements("css selector", ".search-summary")
-        and page.execute_script(
-            "return [...document.querySelectorAll('#search-results li a')].map(a => a.innerText)"
+        lambda page: (
+            page.find_elements("css selector", ".search-summary")
+            and page.execute_script(
+                "return [...document.querySelectorAll('#search-results li a')].map(a => a.innerText)"
+            )
         )
     )
 
