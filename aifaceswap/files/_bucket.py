@@ -94,7 +94,12 @@ class BucketStore:
 
     @property
     def _name(self) -> str:
-        return self._bucket if isinstance(self._bucket, str) else repr(self._bucket)
+        if isinstance(self._bucket, str):
+            return self._bucket
+        # Not its repr(), which can panic: an Azure account may be in the environment.
+        config = self._bucket.config
+        bucket = config.get("bucket") or config.get("container_name")
+        return f"{type(self._bucket).__name__} {bucket}/{self._bucket.prefix or ''}"
 
     async def publish(self, file: LocalFile) -> PublishedFile:
         """Upload a file unless the bucket has it, and sign a URL for it.

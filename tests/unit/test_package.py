@@ -153,6 +153,31 @@ def test_the_clients_load_no_cli() -> None:
     assert "click" not in loaded_by("from aifaceswap import AsyncClient, Client")
 
 
+WITHOUT_FILES = """
+from aifaceswap import AsyncClient, Client
+from aifaceswap.emulator import Emulator
+URLS = {"source_url": "https://example.com/a.jpg", "target_url": "https://example.com/b.jpg"}
+with Emulator(duration=0) as emulator:
+    with Client(emulator.api_key, base_url=emulator.base_url) as client:
+        client.swaps.run(**URLS)
+"""
+WITH_FILES = (
+    WITHOUT_FILES
+    + """
+        client.swaps.run(source=b"\\xff\\xd8\\xff\\xe0" + bytes(100), target=URLS["target_url"])
+        AsyncClient("key", files="s3://bucket/prefix")
+"""
+)
+
+
+@pytest.mark.parametrize(("code", "loaded"), [(WITHOUT_FILES, "False"), (WITH_FILES, "True")])
+def test_files_are_loaded_by_those_who_have_some(code: str, loaded: str) -> None:
+    """And obstore by those who publish in a bucket."""
+    shown = 'import sys; print("aifaceswap.files" in sys.modules, "obstore" in sys.modules)'
+
+    assert run(f"{code}\n{shown}") == f"{loaded} False"
+
+
 def all_modules() -> list[str]:
     """Every module of the package; `__main__` runs the command when it is imported."""
     found = pkgutil.walk_packages(aifaceswap.__path__, "aifaceswap.")

@@ -115,3 +115,13 @@ def test_a_wrong_setting_is_rejected(settings: Any, error: type[Exception]) -> N
     """Before the test runs; the message names it."""
     with pytest.raises(error, match="credit"), use_emulator(**settings):
         raise AssertionError
+
+
+def test_local_files_go_to_the_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the environment names a bucket, which tests must not fill."""
+    monkeypatch.setenv("AIFACESWAP_FILES", "s3://production")
+    with use_emulator(), aifaceswap.Client() as client:
+        url = client.swaps.publish(b"\xff\xd8\xff\xe0" + bytes(100))
+
+    assert "/_emulator/files/" in url
+    assert os.environ["AIFACESWAP_FILES"] == "s3://production"

@@ -99,6 +99,25 @@ async def test_seven_days_are_accepted() -> None:
     assert "X-Amz-Expires=604800" in published.url
 
 
+async def test_other_clouds() -> None:
+    """A URL of Azure is signed with the account's key, under the prefix."""
+    from obstore.store import AzureStore
+
+    async with SmallBucket().serve() as server:
+        azure = AzureStore(
+            "faces",
+            prefix="a/b",
+            account_name="acme",
+            account_key="c2VjcmV0",
+            endpoint=f"http://127.0.0.1:{server.port}",
+            client_options={"allow_http": True},
+        )
+        published = await BucketStore(azure).publish(FACE)
+
+    assert f"/faces/a/b/{FACE.key}?" in published.url
+    assert "&sig=" in published.url
+
+
 async def test_temporary_credentials_are_warned_about_once() -> None:
     """Their URLs end with them, so none is kept for long."""
     async with SmallBucket().serve() as server:
@@ -160,7 +179,7 @@ async def test_a_store_that_fails(
             await BucketStore(store_of(server)).publish(FACE)
 
     assert words in str(caught.value)
-    assert 'S3Store(bucket="faces", prefix="a/b")' in str(caught.value)
+    assert "S3Store faces/a/b" in str(caught.value)
     assert caught.value.__cause__ is None
 
 
@@ -376,6 +395,15 @@ async def test_only_own_urls_are_withdrawn(url: str) -> None:
         await BucketStore("s3://faces").withdraw(url)
 
 
-def test_repr_names_the_bucket() -> None:
-    """And nothing else."""
+def test_repr_names_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else, also where obstore's own would panic."""
+    from obstore.store import AzureStore
+
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "acme")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")
+
     assert repr(BucketStore("s3://faces/a")) == "BucketStore('s3://faces/a')"
+    assert (
+        repr(BucketStore(AzureStore.from_url("az://faces/a")))
+        == "BucketStore('AzureStore faces/a')"
+    )
