@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import re
 import sys
 import unicodedata
@@ -47,6 +48,8 @@ _LOCAL_FILE_URL = re.compile(
     r"http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[1-9][0-9]{0,4})?/"
     r"(?=_emulator/files/[0-9a-f]{64}/|[^?#]*\?(?:[^#]*&)?X-Amz-Signature=)[^" + _UNSAFE + r"]+"
 )
+_URL_START = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]*://|data:)")
+FILE_EXPECTED = "must be a path, bytes, an open binary file or a public https:// URL"
 _LAST_PORT = 65535
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _LARGEST = sys.float_info.max
@@ -136,6 +139,18 @@ def public_url(field: str, value: object) -> str:
     if _ORDINARY_URL.fullmatch(value) is None and (reason := _url_fault(value)):
         raise InvalidRequestError.for_field(field, value, reason)
     return value
+
+
+def is_url(value: object) -> bool:
+    """Whether a string is a URL: it has a scheme and ``://``. Any other string is a path."""
+    return isinstance(value, str) and _URL_START.match(value) is not None
+
+
+def file_source(field: str, value: object) -> None:
+    """Reject what cannot be a file; whether it is there is seen when it is read."""
+    is_path = isinstance(value, str | os.PathLike | bytes | bytearray | memoryview)
+    if not is_path and not callable(getattr(value, "read", None)):
+        raise InvalidRequestError.for_field(field, value, FILE_EXPECTED)
 
 
 def is_public_url(url: str) -> bool:

@@ -815,8 +815,14 @@ class AsyncSwaps:
             mark=mark,
         )
         resources = self._resources
-        shared = resources.slots if resources.slots.is_shared else None
-        return AsyncBulk(resources.transport, resources.watcher, shared, requests, settings)
+        return AsyncBulk(
+            requests,
+            settings,
+            transport=resources.transport,
+            watcher=resources.watcher,
+            shared=resources.slots if resources.slots.is_shared else None,
+            publisher=resources.publishing.publisher,
+        )
 
 
 @attrs.define

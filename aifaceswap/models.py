@@ -7,17 +7,21 @@ kept: statuses, types and fields that are new to this package are passed on.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from operator import index
-from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast
+from typing import IO, Any, Generic, Self, SupportsIndex, TypeAlias, TypeVar, cast
 
 import attrs
 
 from aifaceswap import _validation
-from aifaceswap.errors import InvalidRequestError
+from aifaceswap.errors import InvalidRequestError, short_repr
+
+#: What can be published: a path, the bytes, or an open binary file; a string may be a URL.
+FileSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 T = TypeVar("T")
 
@@ -48,7 +52,13 @@ class SwapStatus(StrEnum):
 
 
 def _file_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    _validation.file_url(attribute.name, value)
+    if value is not None:
+        _validation.file_url(attribute.name, value)
+
+
+def _file_source(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        _validation.file_source(attribute.name, value)
 
 
 def _optional_public_url(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -56,7 +66,9 @@ def _optional_public_url(_: object, attribute: attrs.Attribute[Any], value: obje
         _validation.public_url(attribute.name, value)
 
 
-def _swap_type(value: SwapType | str) -> SwapType:
+def _swap_type(value: SwapType | str | None) -> SwapType | None:
+    if value is None:
+        return None
     try:
         return SwapType(value)
     except ValueError:
@@ -154,9 +166,13 @@ class SwapRequest:
     """A swap to be created: the arguments of ``client.swaps.create()`` as one value.
 
     Attributes:
+        source: In place of `source_url` a local file: a path, bytes, or an open binary file. A
+            URL is moved to `source_url`.
+        target: In place of `target_url` a local file, as `source`.
         source_url: Public https URL of the picture of the face to put in.
         target_url: Public https URL of the image or GIF to transform.
-        type: What the target is: ``"image"`` or ``"gif"``.
+        type: What the target is: ``"image"`` or ``"gif"``. Default: ``"image"``; None for a
+            local target, whose bytes show it when it is read.
         webhook_url: Public https URL that is called when the swap ends.
         target_face_index: Which face of the target, from 0, where there are several.
         enable_face_enhancer: Whether to sharpen the face.
@@ -167,13 +183,40 @@ class SwapRequest:
         InvalidRequestError: A field is wrong; it names the field and the value.
     """
 
-    source_url: str = attrs.field(validator=_file_url, repr=_shown_url)
-    target_url: str = attrs.field(validator=_file_url, repr=_shown_url)
-    type: SwapType | str = attrs.field(default=SwapType.IMAGE, converter=_swap_type)
+    source: FileSource | None = attrs.field(
+        default=None, validator=_file_source, hash=False, repr=short_repr
+    )
+    target: FileSource | None = attrs.field(
+        default=None, validator=_file_source, hash=False, repr=short_repr
+    )
+    source_url: str | None = attrs.field(default=None, validator=_file_url, repr=_shown_url)
+    target_url: str | None = attrs.field(default=None, validator=_file_url, repr=_shown_url)
+    type: SwapType | str | None = attrs.field(default=None, converter=_swap_type)
     webhook_url: str | None = attrs.field(default=None, validator=_optional_public_url)
     target_face_index: int | None = attrs.field(default=None, converter=_face_index)
     enable_face_enhancer: bool | None = attrs.field(default=None, validator=_optional_bool)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata, hash=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.source is not None or self.source_url is None:
+            self._settle("source", self.source, self.source_url)
+        if self.target is not None or self.target_url is None:
+            self._settle("target", self.target, self.target_url)
+        if self.type is None and self.target is None:
+            object.__setattr__(self, "type", SwapType.IMAGE)
+
+    def _settle(self, name: str, file: object, url: str | None) -> None:
+        """Check that there is either a file or a URL, and keep each in its field."""
+        if file is None:
+            text = f"{name} is missing; pass {name}= (a file or a URL) or {name}_url="
+            raise InvalidRequestError(text, field=name)
+        if url is not None:
+            reason = f"must not be combined with {name}_url"
+            raise InvalidRequestError.for_field(name, file, reason)
+        if _validation.is_url(file):
+            _validation.file_url(name, file)
+            object.__setattr__(self, name, None)
+            object.__setattr__(self, f"{name}_url", file)
 
 
 @attrs.frozen(kw_only=True)

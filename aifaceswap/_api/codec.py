@@ -190,7 +190,15 @@ def _spreading_extra(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
 
 def _leaving_out_defaults(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
     return make_dict_unstructure_fn(
-        cls, _converter, _cattrs_omit_if_default=True, type=override(omit_if_default=False)
+        cls,
+        _converter,
+        _cattrs_omit_if_default=True,
+        # In this order: bulk runs recognise their rows by the body.
+        source_url=override(omit_if_default=False),
+        target_url=override(omit_if_default=False),
+        type=override(omit_if_default=False),
+        source=override(omit=True),
+        target=override(omit=True),
     )
 
 

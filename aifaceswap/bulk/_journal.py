@@ -16,7 +16,7 @@ from enum import IntEnum
 from functools import partial
 from itertools import chain
 from operator import attrgetter
-from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 import attrs
@@ -29,6 +29,9 @@ from aifaceswap.bulk._journal_file import JournalFile, Owner, named
 from aifaceswap.errors import AIFaceSwapError, JournalError, SwapFailedError
 from aifaceswap.models import Swap
 
+if TYPE_CHECKING:
+    from aifaceswap.bulk._files import Inputs
+
 __all__ = ["FINISHED", "Journal", "JournalEntry", "JournalView", "Owner", "State"]
 
 T = TypeVar("T")
@@ -36,7 +39,8 @@ A = TypeVarTuple("A")
 
 _CHUNK = 1000
 _ALL = "SELECT * FROM rows WHERE number > ? ORDER BY number LIMIT ?"
-_PLACE = slice(4, 6)  # identity and occurrence among the columns
+# Identity and occurrence, and how a row is written, among the columns.
+_PLACE, _WRITTEN = slice(4, 6), 16
 _ERROR_FIELDS = ("status", "code", "request_id", "retry_after", "attempts")
 
 
@@ -79,6 +83,12 @@ class JournalEntry:
     place: bytes | None = None  # the digest of the row as it is written, where it names files
     files: str | None = None  # what they were when its body was made, and how long its URLs serve
     row: int | None = attrs.field(default=None, kw_only=True)  # position in this run's input
+    inputs: Inputs | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+
+    @property
+    def swap_type(self) -> str:
+        """The type of its swap."""
+        return str(codec.loads(self.body).get("type"))
 
     @property
     def swap(self) -> Swap | None:
@@ -196,9 +206,11 @@ class JournalView:
         )
         return times - 1, None if number is None else _entry((number, *rest), row)
 
-    def expected(self) -> JournalEntry | None:
-        """The row that is next if the input is like that of the last run."""
-        return None if self._in_order is None or self._next is None else _entry(self._next)
+    def expected(self, place: bytes) -> JournalEntry | None:
+        """The row that is next if the input is like that of the last run, if it has this place."""
+        if self._in_order is None or self._next is None or self._next[_WRITTEN] != place:
+            return None
+        return _entry(self._next)
 
     def newest_at(self, place: bytes) -> JournalEntry | None:
         """The newest row that was written like this, whatever its files were."""
@@ -327,11 +339,17 @@ class Journal:
         found = await self._query(query)
         return sum(json.loads(text) == metadata for (text,) in found)
 
-    async def oldest_unanswered(self) -> float | None:
-        """The Unix time at which the oldest INTENDED row was sent; None without one."""
-        query = "SELECT min(sent_at) FROM rows WHERE state = ?"
-        ((oldest,),) = await self._query(query, State.INTENDED)
-        return None if oldest is None else float(oldest)
+    async def unanswered(self, sent_before: float, now: float) -> tuple[float, float] | None:
+        """When the first and the last row were sent that must not be sent again blindly.
+
+        These are INTENDED rows that were sent so long ago, or whose URLs have expired by now.
+        """
+        query = (
+            "SELECT min(sent_at), max(sent_at) FROM rows WHERE state = ? AND (sent_at < ? OR "
+            "EXISTS (SELECT 1 FROM json_each(files) WHERE json_extract(value, '$.expires') <= ?))"
+        )
+        ((first, last),) = await self._query(query, State.INTENDED, sent_before, now)
+        return None if first is None else (first, last)
 
     async def costs(self) -> tuple[float, dict[str, float]]:
         """The credits that all rows have cost, and the newest price of each type."""

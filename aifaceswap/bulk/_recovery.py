@@ -6,6 +6,7 @@ taken for the row's only if its metadata says so. Nothing is charged while that 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from aifaceswap.models import Swap, SwapPage
 
 #: Seconds within which a key is taken to be remembered. How long it is, is not documented.
 REPLAY_WITHIN = 12 * 3600.0
+# Seconds after which a new swap is sure to be on the list.
+LIST_LAG = 60.0
 #: The field of the metadata that holds the idempotency key of a marked row.
 MARK = "aifaceswap_idempotency_key"
 # The clock that `sent_at` comes from may differ from the service's.
@@ -36,6 +39,11 @@ class KnownSwaps(Protocol):
     async def rows_with_metadata(self, metadata: Mapping[str, Any]) -> int:
         """How many rows of the journal have this metadata."""
         ...
+
+
+def is_forgotten(entry: JournalEntry) -> bool:
+    """Whether the service may no longer remember the row's idempotency key."""
+    return entry.sent_at is not None and time.time() - entry.sent_at > REPLAY_WITHIN
 
 
 def marked(body: bytes, key: str) -> bytes:
@@ -142,7 +150,8 @@ def _unresolved(candidates: Sequence[Swap]) -> UnresolvedRowError:
     ids = tuple(swap.id for swap in candidates)
     more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
     return UnresolvedRowError(
-        "it was sent without a response, so long ago that the service may have forgotten its key, "
-        f"and its swap may be one of {', '.join(ids[:_SHOWN])}{more}; it was not sent again",
+        "it was sent without a response, so long ago that the service may have forgotten its key "
+        "or the URLs of its files have expired, and its swap may be one of "
+        f"{', '.join(ids[:_SHOWN])}{more}; it was not sent again",
         candidates=ids,
     )

@@ -18,7 +18,6 @@ from typing import TypeVar
 
 import attrs
 
-from aifaceswap._api import codec
 from aifaceswap._api.requests import (
     MAX_DOWNLOAD,
     Call,
@@ -32,12 +31,13 @@ from aifaceswap._http.attempts import CallOptions
 from aifaceswap._http.download import save_result
 from aifaceswap._http.transport import Transport
 from aifaceswap._limits import ATTEMPT_TIMEOUT, MAX_PAGE_SIZE
-from aifaceswap._polling.slots import HeldSlot
+from aifaceswap._polling.slots import HeldSlot, SwapSlots
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._credits import Credits
+from aifaceswap.bulk._files import RowFiles, has_expired, needs_files
 from aifaceswap.bulk._journal import Journal, JournalEntry, State, error_json, swap_json
-from aifaceswap.bulk._recovery import REPLAY_WITHIN, Recovery, marked
+from aifaceswap.bulk._recovery import LIST_LAG, Recovery, is_forgotten, marked
 from aifaceswap.bulk._slots import Slot, Slots
 from aifaceswap.bulk._values import BulkSettings, Outcome, outcome_of
 from aifaceswap.bulk._verdicts import Verdict, may_have_reached_the_api, verdict
@@ -57,8 +57,6 @@ T = TypeVar("T")
 
 READING = CallOptions(timeout=ATTEMPT_TIMEOUT, deadline=600.0, max_retries=8)
 _LIST = CallOptions(timeout=10.0, deadline=30.0, max_retries=1)
-# Seconds after which a new swap is sure to be on the list.
-_LIST_LAG = 60.0
 # Seconds between two waits for a swap whose polls fail, and until that is the row's outcome.
 _POLL_PAUSE = 5.0
 _POLL_TROUBLE = 60.0
@@ -117,7 +115,9 @@ class RowWorker:
         journal: The record of the run, if it has one.
         settings: The settings of the run.
         slots: Where a row gets another slot if the service has given its own to others.
+        shared: The slots that all processes share, if there is a coordinator.
         breaker: Pauses the run for troubles that all rows share.
+        files: Publishes the local files of rows.
         on_change: Called when the progress of a row has changed.
 
     Attributes:
@@ -136,7 +136,9 @@ class RowWorker:
         journal: Journal | None,
         settings: BulkSettings,
         slots: Slots,
+        shared: SwapSlots | None,
         breaker: CircuitBreaker,
+        files: RowFiles,
         on_change: Callable[[], object],
     ) -> None:
         self._transport = transport
@@ -144,7 +146,9 @@ class RowWorker:
         self._journal = journal
         self._settings = settings
         self._slots = slots
+        self._shared = shared
         self._breaker = breaker
+        self._files = files
         self._on_change = on_change
         self.credits = Credits(math.inf if settings.max_credits is None else settings.max_credits)
         self.recovery = None if journal is None else Recovery(self.read, journal)
@@ -177,6 +181,8 @@ class RowWorker:
         row.may_exist = row.entry.state == State.INTENDED and row.entry.sent_at is not None
         row.was_resumed = row.may_exist
         try:
+            if row.slot is None and needs_files(row.entry):
+                await self._prepare(row)
             async with row.shared or nullcontext():
                 return await self._complete(row)
         except JournalError:
@@ -195,6 +201,13 @@ class RowWorker:
                 (row.slot.doubt if may_count else row.slot.release)()
                 row.slot = None
 
+    async def take_slot(self, entry: JournalEntry) -> tuple[Slot, HeldSlot | None]:
+        """Wait for a slot of this run, and then for one of those that all processes share."""
+        slot = await self._slots.acquire()
+        if self._shared is None:
+            return slot, None
+        return slot, await self._shared.acquire(entry.key)
+
     async def newest_swaps(self) -> SwapPage:
         """The newest swaps of the key; a list that fails is not insisted on."""
         call = list_swaps(MAX_PAGE_SIZE)
@@ -207,6 +220,16 @@ class RowWorker:
     async def wait(self, swap: Swap | str) -> Swap:
         """Wait until a swap has finished."""
         return await self._within_limits(lambda: self._watcher.wait(swap, self._settings.timeout))
+
+    async def _prepare(self, row: Row) -> None:
+        """Publish the row's files, and only then take a slot."""
+        try:
+            row.entry = await self._files.publish(row.entry)
+            row.slot, row.shared = await self.take_slot(row.entry)
+        finally:
+            self._files.ahead.release()
+        row.began = row.sent = self._clock()
+        self._on_change()
 
     async def _complete(self, row: Row) -> Outcome:
         if row.entry.state != State.AWAITING_DOWNLOAD:
@@ -225,7 +248,7 @@ class RowWorker:
     # --- the swap ---
 
     async def _create(self, row: Row) -> None:
-        if row.may_exist and _is_forgotten(row.entry):
+        if row.may_exist and (is_forgotten(row.entry) or has_expired(row.entry)):
             await self._recover(row)
         if row.entry.swap_id is None:
             await self._create_within_credits(row)
@@ -236,7 +259,7 @@ class RowWorker:
         if not self.credits.is_limited:
             await self._post_until_accepted(row)
             return
-        await self.credits.reserve(row, swap_type(row.entry))
+        await self.credits.reserve(row, row.entry.swap_type)
         try:
             await self._post_until_accepted(row)
         finally:
@@ -258,7 +281,7 @@ class RowWorker:
                 await self._handle_refusal(row, error, began)
 
     async def _write_intention(self, row: Row) -> None:
-        entry = row.entry
+        entry = row.entry = await self._files.publish(row.entry)
         body = marked(entry.body, entry.key) if self._settings.mark else entry.body
         row.update(state=State.INTENDED, sent_at=time.time(), body=body)
         await self._write(row.entry)
@@ -307,6 +330,8 @@ class RowWorker:
         if swap is None:
             row.may_exist = False
             row.update(sent_at=None)
+            if has_expired(row.entry):  # it gets other URLs, and a key belongs to one body
+                row.update(key=new_idempotency_key())
         else:
             self.credits.add(swap.credit_cost)
             await self._take(row, swap)
@@ -338,7 +363,7 @@ class RowWorker:
         """Stop the run; return if the service only repeated what it once said to this key."""
         if row.was_resumed and row.may_exist and self.recovery is not None:
             row.was_resumed = False
-            await asyncio.sleep((row.entry.sent_at or 0.0) + _LIST_LAG - time.time())
+            await asyncio.sleep((row.entry.sent_at or 0.0) + LIST_LAG - time.time())
             with suppress(UnresolvedRowError):
                 await self._recover(row)
                 if row.entry.swap_id is None:
@@ -417,6 +442,8 @@ class RowWorker:
 
     async def _fail(self, row: Row, error: AIFaceSwapError) -> Outcome:
         """Write down a failure that is final; any other leaves the row open for the next run."""
+        if row.entry.state == State.NEW:
+            return Outcome(row=row.entry.row, error=error)
         error.idempotency_key = row.entry.key
         if isinstance(error, WaitTimeoutError):
             row.swap = error.swap or row.swap
@@ -442,16 +469,6 @@ class RowWorker:
     async def _write(self, entry: JournalEntry) -> None:
         if self._journal is not None:
             await self._journal.write(entry)
-
-
-def swap_type(entry: JournalEntry) -> str:
-    """The type of a row's swap."""
-    return str(codec.loads(entry.body).get("type"))
-
-
-def _is_forgotten(entry: JournalEntry) -> bool:
-    """Whether the service may no longer remember the row's idempotency key."""
-    return entry.sent_at is not None and time.time() - entry.sent_at > REPLAY_WITHIN
 
 
 def _file_stem(row: int, swap_id: str) -> str:

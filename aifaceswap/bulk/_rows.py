@@ -10,6 +10,7 @@ import attrs
 
 from aifaceswap import _validation
 from aifaceswap._api.requests import new_idempotency_key, swap_body
+from aifaceswap.bulk._files import Inputs, RowFiles, local_inputs
 from aifaceswap.bulk._identity import content_identity, named_identity
 from aifaceswap.bulk._journal import FINISHED, JournalEntry, JournalView, State
 from aifaceswap.bulk._verdicts import is_about_content
@@ -73,17 +74,21 @@ class Rows:
     Attributes:
         requests: The input, read as it is needed.
         journal: The rows of the journal, if there is one.
+        files: Reads local files.
         key_id: The journal's id of the API key; None if no key is given.
         retry_failed: Whether rows that failed are sent again; ``"all"``: those, too, that would
             fail again for their content.
         with_pictures: Whether a row without its picture is not done yet.
+        checks_files: Whether the files of rows that are to be sent are all read and checked.
     """
 
     requests: Requests
     journal: JournalView | None
+    files: RowFiles
     key_id: int | None = None
     retry_failed: bool | Literal["all"]
     with_pictures: bool
+    checks_files: bool = False
 
     async def read(self) -> AsyncGenerator[JournalEntry | RejectedRow]:
         """Each row of the input in order, then those that are in the journal alone.
@@ -101,7 +106,7 @@ class Rows:
             if row % _ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
             try:
-                entry = self._entry(row, *_read_row(row, request), max(row, next_number))
+                entry = await self._entry(row, *_read_row(row, request), max(row, next_number))
             except InvalidRequestError as error:
                 yield RejectedRow(row, error)
                 continue
@@ -113,29 +118,35 @@ class Rows:
                 await asyncio.sleep(0)
             yield self._resumed(entry)
 
-    def _entry(
+    async def _entry(
         self, row: int, request: SwapRequest, row_id: str | None, number: int
     ) -> JournalEntry:
         """The row's entry in the journal, or a new one."""
+        inputs = None
+        if local_inputs(request):
+            inputs = await self.files.read(request, self.journal, is_named=row_id is not None)
         body = swap_body(request)
         identity, occurrence = b"", 0
         if self.journal is not None:
-            identity = content_identity(body) if row_id is None else named_identity(row_id)
+            identity = _identity(body, row_id, inputs)
             occurrence, entry = self.journal.see(identity, row)
             if occurrence and row_id is not None:
                 reason = "must be a row's own, and an earlier row has the same"
                 raise InvalidRequestError.for_field("row_id", row_id, reason)
             if entry is not None:
-                return entry
+                return attrs.evolve(entry, inputs=inputs) if inputs is not None else entry
+        if inputs is not None and self.checks_files:
+            inputs = await self.files.read_all(inputs)
         return JournalEntry(
             number=number,
             state=State.NEW,
             key=new_idempotency_key(),
-            body=body,
+            body=body if inputs is None else inputs.body,
             identity=identity,
             occurrence=occurrence,
             key_id=self.key_id or 0,
             row=row,
+            inputs=inputs,
         )
 
     def _unseen(self) -> Iterator[JournalEntry]:
@@ -177,7 +188,14 @@ class Rows:
             earlier_cost=entry.earlier_cost + (entry.cost or 0.0),
             attempts=0,
             seconds=0.0,
+            files=entry.files if entry.inputs is None else None,
         )
+
+
+def _identity(body: bytes, row_id: str | None, inputs: Inputs | None) -> bytes:
+    if row_id is not None:
+        return named_identity(row_id)
+    return content_identity(body) if inputs is None else inputs.identity
 
 
 def _other_key(entry: JournalEntry) -> UnresolvedRowError:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, Callable, Sequence, Sized
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import anyio
 import attrs
@@ -26,8 +26,9 @@ from aifaceswap._polling.slots import SwapSlots
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._caller_rows import CallerRows
+from aifaceswap.bulk._files import RowFiles, needs_files
 from aifaceswap.bulk._journal import FINISHED, Journal, JournalEntry, Owner, State
-from aifaceswap.bulk._recovery import REPLAY_WITHIN
+from aifaceswap.bulk._recovery import LIST_LAG, REPLAY_WITHIN
 from aifaceswap.bulk._row import READING, Row, RowWorker
 from aifaceswap.bulk._rows import RejectedRow, Requests, Rows
 from aifaceswap.bulk._slots import Slot, Slots
@@ -41,6 +42,9 @@ from aifaceswap.errors import (
     JournalError,
 )
 from aifaceswap.models import Swap
+
+if TYPE_CHECKING:
+    from aifaceswap.files._publisher import Publisher
 
 # Rows that have finished and wait for their download or for the consumer.
 _WAITING_ROWS = 64
@@ -84,24 +88,28 @@ class AsyncBulk:
     flight (10 s at most), and closes the journal; the next run resumes what was in progress.
 
     Args:
+        requests: The rows.
+        settings: The settings of the run.
         transport: Sends the requests.
         watcher: Waits until swaps have finished.
         shared: The slots that all processes share, if there is a coordinator.
-        requests: The rows.
-        settings: The settings of the run.
+        publisher: Returns what publishes local files.
     """
 
     def __init__(
         self,
+        requests: Requests,
+        settings: BulkSettings,
+        *,
         transport: Transport,
         watcher: Watcher,
         shared: SwapSlots | None,
-        requests: Requests,
-        settings: BulkSettings,
+        publisher: Callable[[], Publisher],
     ) -> None:
         self._transport = transport
         self._watcher = watcher
         self._shared = shared
+        self._publisher = publisher
         self._requests = requests
         self._settings = settings
         self._journal: Journal | None = None
@@ -126,13 +134,16 @@ class AsyncBulk:
         self._clock = asyncio.get_running_loop().time
         self._slots = Slots(settings.concurrency, MAX_UNFINISHED_SWAPS)
         self._breaker = CircuitBreaker(settings.max_wait, self._report)
+        self._files = RowFiles(self._publisher, settings.max_wait, self._report)
         self._worker = RowWorker(
             transport=self._transport,
             watcher=self._watcher,
             journal=self._journal,
             settings=settings,
             slots=self._slots,
+            shared=self._shared,
             breaker=self._breaker,
+            files=self._files,
             on_change=self._report,
         )
         # Rows that are begun, up to the moment at which their outcome is taken.
@@ -269,7 +280,8 @@ class AsyncBulk:
         self._stopping = self._worker.stopping = True
         self._feeding.cancel()
         for row, task in self._rows.items():
-            is_held_up = row.was_refused or self._breaker.error is not None
+            has_no_slot = row.slot is None
+            is_held_up = has_no_slot or row.was_refused or self._breaker.error is not None
             if is_held_up and row.entry.swap_id is None and not row.is_in_flight:
                 task.cancel()
 
@@ -292,6 +304,7 @@ class AsyncBulk:
         rows = Rows(
             requests=self._requests,
             journal=None if self._journal is None else self._journal.view,
+            files=self._files,
             key_id=None if self._journal is None else self._journal.key_id,
             retry_failed=settings.retry_failed,
             with_pictures=settings.download_to is not None,
@@ -332,10 +345,10 @@ class AsyncBulk:
             if entry.sent_at is not None:
                 age = max(0.0, time.time() - entry.sent_at)
             slot.doubt_in(self._worker.doubt_after - age)
+        elif needs_files(entry):
+            await self._files.ahead.acquire()
         elif entry.state != State.AWAITING_DOWNLOAD:
-            slot = await self._slots.acquire()
-            if self._shared is not None:
-                shared = await self._shared.acquire(entry.key)
+            slot, shared = await self._worker.take_slot(entry)
         row = Row(entry, slot, shared, began=self._clock(), sent=self._clock() - age)
         task = asyncio.ensure_future(self._complete(row))
         self._rows[row] = task
@@ -362,11 +375,14 @@ class AsyncBulk:
             return
         if self._worker.credits.is_limited:
             self._worker.credits.start(*await self._journal.costs())
-        oldest = await self._journal.oldest_unanswered()
-        if oldest is not None and time.time() - oldest > REPLAY_WITHIN:
+        now = time.time()
+        sent = await self._journal.unanswered(now - REPLAY_WITHIN, now)
+        if sent is not None:
+            first, last = sent
+            await asyncio.sleep(last + LIST_LAG - now)
             # Before the first POST: what it creates must not be taken for an older row's.
             with suppress(AIFaceSwapError):
-                await self._worker.recovery.list_since(oldest)
+                await self._worker.recovery.list_since(first)
 
     async def _count_swaps_of_others(self) -> None:
         """The service counts every unfinished swap of the key: others hold slots, too."""
@@ -409,7 +425,7 @@ class AsyncBulk:
             in_flight=len(in_flight),
             oldest_id=None if oldest is None else oldest.entry.swap_id,
             oldest_seconds=0.0 if oldest is None else self._clock() - oldest.sent,
-            paused=self._breaker.error,
+            paused=self._breaker.error or self._files.breaker.error,
             **self._counts,
         )
         try:

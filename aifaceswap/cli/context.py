@@ -29,6 +29,7 @@ class CommandContext:
         verbose: Whether each request is logged.
         proxy: The proxy that was typed.
         redis: The URL of the Redis server that other processes share; None: none.
+        files: The store of local files that was typed; None: the one in the environment.
         idempotency_key: The key of the swap that is created, once it may have been sent.
         resume: The command that continues what has been charged, if there is any.
         longer_timeout: The ``--timeout`` to try next, after one that was too short.
@@ -42,6 +43,7 @@ class CommandContext:
     verbose: bool = False
     proxy: str | None = None
     redis: str | None = attrs.field(default=None, repr=False)
+    files: str | None = None
     idempotency_key: str | None = None
     resume: str | None = None
     longer_timeout: str | None = None

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 from click.core import ParameterSource
 
-from aifaceswap._limits import REDIS_VARIABLE
+from aifaceswap._limits import FILES_VARIABLE, REDIS_VARIABLE
 from aifaceswap.cli.context import CommandContext
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -167,6 +167,18 @@ def check_open(output: Path | None, *, show: bool) -> None:
 def date_option(name: str, text: str) -> Callable[[Function], Function]:
     """Add an option for a day."""
     return click.option(name, type=click.DateTime(["%Y-%m-%d"]), metavar="YYYY-MM-DD", help=text)
+
+
+def files_option(function: Function) -> Function:
+    """Add the option ``--files`` to a command."""
+    return click.option(
+        "--files",
+        expose_value=False,
+        callback=_store,
+        metavar="BUCKET",
+        help="Bucket to upload local files to: s3://…, gs://… or az://… "
+        f"[default: {FILES_VARIABLE}]",
+    )(function)
 
 
 def metadata_option(function: Function) -> Function:

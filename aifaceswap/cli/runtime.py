@@ -89,10 +89,10 @@ async def connect(
         if context.emulated:
             emulator = await stack.enter_async_context(Emulator())
             key, base_url, proxy = emulator.api_key, emulator.base_url, None
-            files: FileStore | None = EmulatorStore(emulator.origin)
+            files: FileStore | str | None = context.files or EmulatorStore(emulator.origin)
         else:
             key, base_url, proxy = read_key(), None, context.proxy or "environment"
-            files = None
+            files = context.files
         shared = await stack.enter_async_context(open_coordinator(context))
         budget: RequestBudget | Literal["shared"] = "shared"
         if limit is not None and shared is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from aifaceswap.files._bucket import BucketStore
 from aifaceswap.files._emulator import EmulatorStore
-from aifaceswap.files._local import FileSource, LocalFile
+from aifaceswap.files._local import LocalFile
 from aifaceswap.files._store import FileStore, PublishedFile
+from aifaceswap.models import FileSource
 
 __all__ = [
     "BucketStore",

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, Any, cast
 
 import attrs
 
 from aifaceswap._http.images import HEAD, image_type, suffix_of
+from aifaceswap._validation import FILE_EXPECTED
 from aifaceswap.errors import InvalidRequestError
 
-#: What can be published: a path, the bytes, or an open binary file; a string may be a URL.
-FileSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
-
 _CHUNK = 1024 * 1024
-_URL = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]*://|data:)")
-_EXPECTED = "must be a path, bytes, an open binary file or a public https:// URL"
 # The others are known as images, but few services of this kind read them.
 _USUAL = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
@@ -92,11 +87,6 @@ class LocalFile:
         return b"".join(self.chunks())
 
 
-def is_url(value: object) -> bool:
-    """Whether a string is a URL: it has a scheme and ``://``. Any other string is a path."""
-    return isinstance(value, str) and _URL.match(value) is not None
-
-
 def check_file(field: str, value: object) -> LocalFile:
     """Check a local file, and read it for its hash. Blocks."""
     if isinstance(value, str | os.PathLike):
@@ -106,7 +96,7 @@ def check_file(field: str, value: object) -> LocalFile:
     if callable(getattr(value, "read", None)):
         content = _read_open_file(field, cast("IO[bytes]", value))
         return _describe(field, _name_of(value), content)
-    raise InvalidRequestError.for_field(field, value, _EXPECTED)
+    raise InvalidRequestError.for_field(field, value, FILE_EXPECTED)
 
 
 def _check_path(field: str, path: Path) -> LocalFile:

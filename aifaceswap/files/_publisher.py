@@ -21,7 +21,7 @@ from aifaceswap.errors import (
 )
 from aifaceswap.files._bucket import BucketStore, is_signing_store
 from aifaceswap.files._emulator import EmulatorStore
-from aifaceswap.files._local import LocalFile, check_file, is_url
+from aifaceswap.files._local import LocalFile, check_file
 from aifaceswap.files._store import FileStore, PublishedFile
 from aifaceswap.models import SwapRequest, SwapType
 
@@ -61,12 +61,11 @@ class Publisher:
 
     async def open(self, field: str, value: object) -> LocalFile | str:
         """A checked local file, or the checked URL that was passed in its place."""
-        if is_url(value):
+        if _validation.is_url(value):
             return _validation.file_url(field, value)
         file = await to_thread.run_sync(check_file, field, value, abandon_on_cancel=True)
         if self.store is None:
-            text = f"{field} is a local file, and there is no store to publish it: {HOW_TO_SET_UP}"
-            raise InvalidRequestError(text, field=field, value=value)
+            raise InvalidRequestError(missing_store(field), field=field, value=value)
         return file
 
     async def publish(self, file: LocalFile) -> PublishedFile:
@@ -105,6 +104,11 @@ class Publisher:
     async def url_of(self, file: LocalFile | str) -> str:
         """The URL of what `open` has returned."""
         return file if isinstance(file, str) else (await self.publish(file)).url
+
+
+def missing_store(field: str) -> str:
+    """What is wrong with a local file where there is no store."""
+    return f"{field} is a local file, and there is no store to publish it: {HOW_TO_SET_UP}"
 
 
 def is_gif(file: object) -> bool:

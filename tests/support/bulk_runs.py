@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from aifaceswap import AsyncClient, Budget, Outcome, SwapRequest
+from aifaceswap.bulk._files import RowFiles
 from aifaceswap.bulk._journal import State
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator.faults import Fault, RequestAction
@@ -67,3 +68,12 @@ def ids(journal: Path) -> list[str | None]:
 def posts(emulator: Emulator) -> int:
     """How many requests to create a swap the emulator received."""
     return sum(request.method == "POST" for request in emulator.requests)
+
+
+def no_files() -> RowFiles:
+    """What reads the local files of rows that have none."""
+
+    def publisher() -> NoReturn:
+        raise AssertionError("a row has a local file")
+
+    return RowFiles(publisher, 0.0, lambda: None)

@@ -300,6 +300,7 @@ def read_values(swap: Swap, page: SwapPage, account: Account, event: WebhookEven
 def make_values() -> None:
     """Values can be made by hand, for the tests of our users."""
     SwapRequest(source_url=FACE, target_url=TARGET, type="gif", metadata={"a": [1]})
+    SwapRequest(source=Path("face.jpg"), target=b"GIF89a")
     SwapPage(data=(Swap(id="tsk_1", status="done"),))
     RateLimit(limit=60, remaining=59)
     Response(value=1, status=200, headers={})
@@ -314,7 +315,7 @@ def use_values_wrongly(swap: Swap, page: SwapPage) -> None:
     page.data.append(swap)  # type: ignore[attr-defined]
     Swap("tsk_1", "done")  # type: ignore[call-arg]
     Swap(id="tsk_1")  # type: ignore[call-arg]
-    SwapRequest(source_url=FACE)  # type: ignore[call-arg]
+    SwapRequest(source=1, target_url=TARGET)  # type: ignore[arg-type]
     SwapRequest(source_url=FACE, target_url=TARGET, enable_face_enhancer="yes")  # type: ignore[arg-type]
 
 

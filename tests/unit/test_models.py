@@ -7,6 +7,8 @@ import math
 import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -74,6 +76,8 @@ def test_a_request_of_two_urls() -> None:
 def test_a_request_with_everything() -> None:
     """Every field is kept as it was given."""
     fields: dict[str, Any] = {
+        "source": None,
+        "target": None,
         "source_url": FACE,
         "target_url": TARGET,
         "type": SwapType.GIF,
@@ -98,11 +102,34 @@ def test_urls_are_public(field: str, url: object) -> None:
     assert (field, url) == (caught.value.field, caught.value.value)
 
 
-@pytest.mark.parametrize("field", ["source_url", "target_url"])
-def test_both_urls_are_needed(field: str) -> None:
-    """`None` is no URL of a face or a target."""
-    with pytest.raises(InvalidRequestError, match=f"^{field} must be a string .*; got None$"):
-        request_with(**{field: None})
+@pytest.mark.parametrize("field", ["source", "target"])
+def test_a_face_and_a_target_are_needed(field: str) -> None:
+    """Each is a file or a URL, and not both."""
+    with pytest.raises(InvalidRequestError, match=f"^{field} is missing; pass {field}="):
+        request_with(**{f"{field}_url": None})
+    text = f"^{field} must not be combined with {field}_url"
+    with pytest.raises(InvalidRequestError, match=text):
+        request_with(**{field: "face.jpg"})
+
+
+@pytest.mark.parametrize("file", ["face.jpg", Path("a/b"), b"GIF89a", BytesIO(b"GIF89a")])
+def test_a_file_stands_in_place_of_a_url(file: Any) -> None:
+    """It is read later; the type of a local target is not known before."""
+    request = SwapRequest(source=file, target_url=TARGET)
+    assert (request.source, request.source_url, request.type) == (file, None, "image")
+    request = SwapRequest(source_url=FACE, target=file)
+    assert (request.target, request.target_url, request.type) == (file, None, None)
+    assert hash(request) == hash(SwapRequest(source_url=FACE, target=file))
+    assert len(repr(SwapRequest(source_url=FACE, target=b"GIF89a" * 1000))) < 500
+
+
+def test_a_url_is_a_url_in_either_place() -> None:
+    """And is checked as one."""
+    assert request_with() == SwapRequest(source=FACE, target=TARGET)
+    with pytest.raises(InvalidRequestError, match=r"^source must be .*https"):
+        SwapRequest(source="ftp://example.com/a.jpg", target=TARGET)
+    with pytest.raises(InvalidRequestError, match=r"^target must be a path, bytes, an open"):
+        SwapRequest(source=FACE, target=7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", ["image", "gif", SwapType.IMAGE, SwapType.GIF])
@@ -115,7 +142,7 @@ def test_types(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "IMAGE", "video", "image ", None, 1, True, b"image", ["image"], {}]
+    "value", ["", "IMAGE", "video", "image ", 1, True, b"image", ["image"], {}]
 )
 def test_other_types(value: object) -> None:
     """No other type can be sent."""
@@ -255,8 +282,9 @@ def test_a_request_is_made_or_refused(fields: dict[str, object]) -> None:
     try:
         request = request_with(**fields)
     except InvalidRequestError as error:
-        assert error.field in fields  # noqa: PT017
-        assert error.value is fields[error.field] or error.field == "metadata"  # noqa: PT017
+        assert {error.field, f"{error.field}_url"} & fields.keys()  # noqa: PT017
+        value = fields.get(error.field)
+        assert error.value is value or error.field == "metadata"  # noqa: PT017
     else:
         assert fields.get("metadata") == request.metadata
 

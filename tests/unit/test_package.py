@@ -327,12 +327,12 @@ def test_one_awaits_and_the_other_blocks(awaited: type, blocking: type) -> None:
 
 
 def test_run_takes_what_create_takes() -> None:
-    """`create()` and `run()` take the fields of a `SwapRequest`, and files in place of URLs."""
+    """`create()` and `run()` take the fields of a `SwapRequest`."""
     create = dict(inspect.signature(AsyncSwaps.create).parameters)
     run_ = dict(inspect.signature(AsyncSwaps.run).parameters)
     del run_["timeout"], run_["on_update"]
     fields = inspect.signature(models.SwapRequest).parameters
-    others = {"self", "source", "target", "idempotency_key"}
+    others = {"self", "idempotency_key"}
 
     assert create == run_
     assert [*fields] == [name for name in create if name not in others]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import attrs
 
 from aifaceswap._limits import (
+    BASE_URL_VARIABLE,
+    DEFAULT_BASE_URL,
     MAX_PAGE_SIZE,
     MAX_UNFINISHED_SWAPS,
     REQUESTS_PER_DAY,
     REQUESTS_PER_WINDOW,
 )
+from aifaceswap.bulk._files import RowFiles
 from aifaceswap.bulk._journal import JournalEntry, JournalView, State
-from aifaceswap.bulk._row import swap_type
 from aifaceswap.bulk._rows import RejectedRow, Rows
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.bulk.display import row_label
@@ -28,6 +32,7 @@ from aifaceswap.cli.failures import format_duration
 from aifaceswap.cli.rendering import note
 from aifaceswap.client import AsyncClient
 from aifaceswap.errors import AIFaceSwapError, InvalidRequestError
+from aifaceswap.files._publisher import Publisher
 from aifaceswap.models import SwapRequest
 
 _DAY = 86_400
@@ -89,9 +94,9 @@ class _Counts:
     def add(self, row: JournalEntry | RejectedRow) -> None:
         if isinstance(row, JournalEntry) and row.row is not None:
             if row.state in (State.NEW, State.INTENDED):
-                self.to_create[swap_type(row)] += 1
+                self.to_create[row.swap_type] += 1
             elif row.state == State.FAILED:
-                self.to_retry[swap_type(row)] += 1
+                self.to_retry[row.swap_type] += 1
         if isinstance(row, RejectedRow):
             self.invalid += 1
         elif row.row is None:
@@ -137,29 +142,52 @@ def _open_journal(
     return JournalView.open(path) if path is not None and path.exists() else nullcontext()
 
 
+def _publisher(context: CommandContext) -> Publisher:
+    """What checks files as a run does, also without a key."""
+    base_url = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+    return Publisher.of(context.files, "http://127.0.0.1" if context.emulated else base_url)
+
+
 async def _count(context: CommandContext, arguments: BulkArguments) -> _Counts:
     counts = _Counts()
     with ExitStack() as opened:
         journal = opened.enter_context(_open_journal(context, arguments))
-        requests = _requests(opened.enter_context(open_rows(arguments.rows)))
+        source = _Source(opened.enter_context(open_rows(arguments.rows)))
         rows = Rows(
-            requests=requests,
+            requests=source.requests(),
             journal=journal,
+            files=RowFiles(partial(_publisher, context), 0.0, lambda: None),
             retry_failed=False,
             with_pictures=arguments.output is not None,
+            checks_files=True,
         )
         async for row in rows.read():
             counts.add(row)
+            if isinstance(row, RejectedRow):
+                source.explain(row.error)
     if counts.invalid:
         raise InvalidRequestError(f"{counts.invalid:,} of {counts.total:,} rows are invalid")
     return counts
 
 
-def _requests(rows: Iterator[Row]) -> Iterator[SwapRequest | Mapping[str, Any]]:
-    for row in rows:
-        if row.error is not None:
-            note(rendering.printable(f"{row_label(row.number, row.line)}: {row.error.message}"))
-        yield row.item
+@attrs.define
+class _Source:
+    """The rows of the input, and the one that was read last."""
+
+    rows: Iterator[Row]
+    last: Row | None = None
+
+    def requests(self) -> Iterator[SwapRequest | Mapping[str, Any]]:
+        for row in self.rows:
+            self.last = row
+            yield row.item
+
+    def explain(self, error: AIFaceSwapError) -> None:
+        """Show why the last row is rejected: its own error comes before that of a run."""
+        if self.last is not None:
+            error = self.last.error or error
+            label = row_label(self.last.number, self.last.line)
+            note(rendering.printable(f"{label}: {error.message}"))
 
 
 async def _show_plan(context: CommandContext, arguments: BulkArguments, job: float) -> None:

@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar, cast
 import attrs
 
 from aifaceswap import _validation
+from aifaceswap.bulk._files import WrittenPath
 from aifaceswap.errors import InvalidRequestError
 from aifaceswap.models import SwapRequest
 
@@ -29,7 +30,7 @@ T = TypeVar("T")
 COLUMNS = (*(field.name for field in attrs.fields(SwapRequest)), "row_id")
 # A byte-order mark of UTF-16 in either order, as the decoder passes its bytes on.
 _UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
-_REQUIRED = ("source_url", "target_url")
+_FILES = ("source", "target")
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _INTEGER = re.compile("[0-9]{1,9}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -71,10 +72,10 @@ _Record = tuple[int, Mapping[str, Any] | InvalidRequestError]
 def open_rows(path: Path | None) -> Generator[Iterator[Row]]:
     """Open the input and read its header."""
     if path is None or not path.is_file():
-        yield _rows(_records(_to_the_end(_open(path)), path))
+        yield _rows(_records(_to_the_end(_open(path)), path), Path())
         return
     with _open(path) as lines:
-        yield _rows(_records(lines, path))
+        yield _rows(_records(lines, path), path.parent)
 
 
 def count_rows(path: Path | None) -> int | None:
@@ -169,7 +170,7 @@ def _header(reader: Iterator[list[str]], where: str) -> list[str]:
         raise InvalidRequestError(text, field="rows")
     unknown = [column for column in columns if column not in COLUMNS]
     twice = sorted({column for column in columns if columns.count(column) > 1} - {*unknown})
-    missing = [column for column in _REQUIRED if column not in columns]
+    missing = [name for name in _FILES if not {name, f"{name}_url"} & {*columns}]
     faults = (("unknown", unknown), ("repeated", twice), ("missing", missing))
     said = [f"{kind}: {', '.join(map(repr, found))}" for kind, found in faults if found]
     if said:
@@ -208,16 +209,23 @@ def _json_records(lines: Iterable[str], blank: int) -> Iterator[_Record]:
             yield line, error
 
 
-def _rows(records: Iterable[_Record]) -> Iterator[Row]:
+def _rows(records: Iterable[_Record], folder: Path) -> Iterator[Row]:
     for number, (line, record) in enumerate(records):
         try:
             if isinstance(record, InvalidRequestError):
                 raise record
             row_id = _validation.row_id(record.get("row_id"))
             fields = {name: value for name, value in record.items() if name != "row_id"}
+            fields |= {name: _in_folder(fields.get(name), folder) for name in _FILES}
             yield Row(number, line, SwapRequest(**fields), row_id)
         except InvalidRequestError as error:
             yield Row(number, line, error=error)
+
+
+def _in_folder(value: object, folder: Path) -> object:
+    """A path is relative to the file that has it; a URL stays as it is."""
+    is_path = isinstance(value, str) and not _validation.is_url(value)
+    return WrittenPath(value, folder) if is_path else value
 
 
 def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
@@ -266,8 +274,8 @@ def _read_json(field: str, text: str) -> dict[str, Any]:
 
 
 def _complete(fields: dict[str, Any]) -> dict[str, Any]:
-    for name in _REQUIRED:
-        if name not in fields:
+    for name in _FILES:
+        if not {name, f"{name}_url"} & fields.keys():
             raise InvalidRequestError(f"{name} is missing", field=name)
     return fields
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sqlite3
@@ -145,7 +146,7 @@ async def test_it_knows_the_rows_by_state(tmp_path: Path) -> None:
         *(State.AWAITING_DOWNLOAD, State.DONE, State.FAILED),
     ]
     async with opened(tmp_path / "run.sqlite") as journal:
-        assert await journal.oldest_unanswered() is None
+        assert await journal.unanswered(99.5, 0.0) is None
         for number, state in enumerate(states):
             row = entry(number, state, swap_id=f"tsk_{number}", sent_at=100.0 - number)
             await journal.write(row)
@@ -154,7 +155,9 @@ async def test_it_knows_the_rows_by_state(tmp_path: Path) -> None:
             "tsk_5",
             "tsk_6",
         }
-        assert await journal.oldest_unanswered() == 99.0
+        assert await journal.unanswered(99.5, 0.0) == (99.0, 99.0)
+        assert await journal.unanswered(200.0, 0.0) == (99.0, 100.0)
+        assert await journal.unanswered(99.0, 0.0) is None
         assert journal.view.counts() == {state: states.count(state) for state in states}
 
 
@@ -510,9 +513,9 @@ async def test_the_format_of_the_file_stays(tmp_path: Path) -> None:
     assert (tmp_path / "run.sqlite").read_bytes()[68:72] == b"AFSJ"
     with closing(sqlite3.connect(tmp_path / "run.sqlite")) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (3,)
-        assert connection.execute("SELECT * FROM rows").fetchone() == attrs.astuple(FULL)[:-1]
+        assert connection.execute("SELECT * FROM rows").fetchone() == attrs.astuple(FULL)[:-2]
         columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(rows)")]
-    assert columns == [field.name for field in attrs.fields(JournalEntry)][:-1]
+    assert columns == [field.name for field in attrs.fields(JournalEntry)][:-2]
     states = ["NEW", "INTENDED", "CREATED", "AWAITING_DOWNLOAD", "DONE", "FAILED", "NO_CREDITS"]
     assert {state.name: state.value for state in State} == dict(
         zip(states, range(-1, 6), strict=True)
@@ -611,11 +614,24 @@ async def test_the_newest_row_of_a_place_is_found(tmp_path: Path) -> None:
         for number, place in enumerate((b"a", b"b", b"a", None)):
             await journal.write(entry(number, place=place))
     async with opened(tmp_path / "run.sqlite") as journal:
-        assert journal.view.expected() == entry(0, place=b"a")
+        assert journal.view.expected(b"a") == entry(0, place=b"a")
+        assert journal.view.expected(b"b") is None
         assert journal.view.newest_at(b"a") == entry(2, place=b"a")
         assert journal.view.newest_at(b"c") is None
         journal.view.see(b"another row")
-        assert journal.view.expected() is None
+        assert journal.view.expected(b"a") is None
+
+
+async def test_rows_whose_urls_have_expired_are_known(tmp_path: Path) -> None:
+    """Of those that were sent without a response; a URL without an end never expires."""
+    async with opened(tmp_path / "run.sqlite") as journal:
+        for number, ends in enumerate((100.0, 200.0, None)):
+            files = json.dumps({"source": {"expires": None}, "target": {"expires": ends}})
+            await journal.write(entry(number, sent_at=float(number), files=files))
+        await journal.write(entry(3, sent_at=None, files=files))
+        assert await journal.unanswered(0.0, 99.0) is None
+        assert await journal.unanswered(0.0, 100.0) == (0.0, 0.0)
+        assert await journal.unanswered(0.0, 1e9) == (0.0, 1.0)
 
 
 # --- version 1 ---

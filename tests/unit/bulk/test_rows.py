@@ -13,6 +13,7 @@ import pytest
 from aifaceswap import InvalidRequestError, SwapRequest, UnresolvedRowError
 from aifaceswap.bulk._journal import Journal, JournalEntry, State
 from aifaceswap.bulk._rows import RejectedRow, Rows, check_requests
+from support.bulk_runs import no_files
 from support.journals import opened
 from support.samples import FACE, TARGET, URLS
 
@@ -28,7 +29,7 @@ async def read(
     options = {"retry_failed": False, "with_pictures": True, **options}
     view = None if journal is None else journal.view
     key_id = None if journal is None else journal.key_id
-    rows = Rows(requests=requests, journal=view, key_id=key_id, **options)
+    rows = Rows(requests=requests, journal=view, files=no_files(), key_id=key_id, **options)
     return [row async for row in rows.read()]
 
 
@@ -264,8 +265,8 @@ async def test_values_of_data_frames_are_named_by_row_and_column(
     ("request_", "expected"),
     [
         ("a", "row 0 must be a SwapRequest or a mapping"),
-        ({"source": FACE, "target_url": TARGET}, "row 0: .*unexpected .*'source'"),
-        ({"source_url": FACE}, "row 0: .*missing .*'target_url'"),
+        ({"src": FACE, "target_url": TARGET}, "row 0: .*unexpected .*'src'"),
+        ({"source_url": FACE}, "target is missing; pass target="),
     ],
 )
 async def test_what_is_no_row_is_named_by_its_position(request_: Any, expected: str) -> None:

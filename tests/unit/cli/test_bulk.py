@@ -161,7 +161,7 @@ WRONG = [
         f"http://example.com/x,{FACE},,",
         "source_url must be a public https:// URL; got 'http://example.com/x'",
     ),
-    (f"{FACE},,,", "target_url is missing"),
+    (f"{FACE},,,", "target is missing"),
     (f"{FACE},{TARGET},x,", "target_face_index must be a whole number, 0 or more; got 'x'"),
     (f"{FACE},{TARGET},,[1]", "metadata must be a JSON object"),
     (f'{FACE},"{TARGET}"x,,', "must be valid CSV: ',' expected after '\"'"),
@@ -208,8 +208,8 @@ def test_wrong_lines_of_json(command: Command) -> None:
     outcome = command("bulk", "rows.jsonl", "--dry-run")
     assert outcome.code == 2
     first, second, third, fourth = outcome.err.splitlines()[:4]
-    assert first == "row 0 (line 1): target_url is missing"
-    assert second.startswith("row 1 (line 2): unknown fields: 'colour'; allowed: source_url, ")
+    assert first == "row 0 (line 1): target is missing"
+    assert second.startswith("row 1 (line 2): unknown fields: 'colour'; allowed: source, target, ")
     assert third.startswith("row 2 (line 3): line must be valid JSON: Expecting ':' delimiter")
     assert fourth == "row 3 (line 4): line must be a JSON object"
 
@@ -220,7 +220,7 @@ def test_wrong_lines_of_json(command: Command) -> None:
         ("", "rows.csv must contain at least one row"),
         (
             "\nsource_url,colour\n",
-            "line 2: wrong columns (unknown: 'colour'; missing: 'target_url')",
+            "line 2: wrong columns (unknown: 'colour'; missing: 'target')",
         ),
         ("source_url,target_url,source_url\n", "(repeated: 'source_url')"),
     ],
