@@ -224,8 +224,9 @@ def _rows(records: Iterable[_Record], folder: Path) -> Iterator[Row]:
 
 def _in_folder(value: object, folder: Path) -> object:
     """A path is relative to the file that has it; a URL stays as it is."""
-    is_path = isinstance(value, str) and not _validation.is_url(value)
-    return WrittenPath(value, folder) if is_path else value
+    if isinstance(value, str) and not _validation.is_url(value):
+        return WrittenPath(value, folder)
+    return value
 
 
 def _read_cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
