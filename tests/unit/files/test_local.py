@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aifaceswap import InvalidRequestError
-from aifaceswap._validation import public_url
+from aifaceswap._validation import is_url, public_url
 from aifaceswap.files import LocalFile
 from aifaceswap.files._bucket import KEY
-from aifaceswap.files._local import check_file, is_url
+from aifaceswap.files._local import check_file
 from support.buckets import JPEG
 
 KINDS = {
