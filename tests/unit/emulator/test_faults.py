@@ -89,7 +89,7 @@ async def read_until_silence(reader: asyncio.StreamReader) -> bytes:
     sent = b""
     with contextlib.suppress(TimeoutError):
         while True:
-            async with asyncio.timeout(0.1):
+            async with asyncio.timeout(0.5):
                 sent += await reader.readexactly(1)
     return sent
 

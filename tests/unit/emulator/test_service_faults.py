@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +75,13 @@ async def test_an_error_comes_before_or_after_the_commit(
 async def test_a_stall_can_come_before_the_commit(emulator: Emulator, after: str) -> None:
     """The client waits for a swap that will never exist."""
     emulator.add_fault(Fault("POST /swaps", faults.Stall(after, commit=False)))
-    timeout = aiohttp.ClientTimeout(total=0.05)
-    async with aiohttp.ClientSession(timeout=timeout) as http:
-        with pytest.raises(TimeoutError):
-            await http.post(f"{emulator.base_url}/swaps", json=SWAP)
+    async with aiohttp.ClientSession() as http:
+        request = asyncio.create_task(http.post(f"{emulator.base_url}/swaps", json=SWAP))
+        while not emulator.requests:
+            await asyncio.sleep(0.01)
+        assert not request.done()
+        request.cancel()
+        await asyncio.wait([request])
 
     assert (emulator.swaps, emulator.requests[0].status) == ((), 0)
 
