@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from support.commands import environment
 from support.redis_server import serving_redis
 
 ROWS = int(os.environ.get("AIFACESWAP_WORKER_ROWS", "0"))
-KILLS = 12
+KILLS = 16
+# Each one of so many is that of a machine.
+MACHINES = 5
 # Seconds after which another worker takes over the row of a dead one.
 LONGEST_ROW = 15
 PATIENCE = 900.0
@@ -37,7 +39,8 @@ COMMANDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("celery", "--app=celery_rows", "--quiet", "worker", "--concurrency=4", "-lWARNING"),
     ),
     "taskiq": (
-        ("taskiq", "worker", "taskiq_rows:broker", "--workers=3", "--max-async-tasks=3"),
+        ("taskiq", "worker", "taskiq_rows:broker", "--workers=2", "--max-async-tasks=3"),
+        ("taskiq", "worker", "taskiq_rows:broker", "--workers=2", "--max-async-tasks=3"),
         ("taskiq", "scheduler", "taskiq_rows:scheduler"),
     ),
 }
@@ -54,17 +57,33 @@ print(json.dumps(asyncio.run(outcomes) if inspect.iscoroutine(outcomes) else out
 """
 
 
-@contextmanager
-def started(command: tuple[str, ...], env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program of the engine with its own children, all of which end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=EXAMPLES, env=env, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+class Program:
+    """A program of the engine with the processes that it starts."""
+
+    def __init__(self, command: tuple[str, ...], env: Mapping[str, str]) -> None:
+        self._command = command
+        self._env = env
+        self.start()
+
+    def start(self) -> None:
+        """Start it, as a supervisor does."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *self._command],
+            cwd=EXAMPLES,
+            env=self._env,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        """End it and all that it has started, as when its machine dies."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def kill_one_child(self, chance: random.Random) -> None:
+        """End one of its workers, as the system does when memory is short."""
+        if children := children_of(self._process.pid):
+            os.kill(chance.choice(children), signal.SIGKILL)
 
 
 def children_of(parent: int) -> list[int]:
@@ -80,11 +99,14 @@ def children_of(parent: int) -> list[int]:
     return found
 
 
-def kill_one(processes: list[subprocess.Popen[bytes]], chance: random.Random) -> None:
-    """SIGKILL for a random worker."""
-    workers = [child for process in processes for child in children_of(process.pid)]
-    if workers:
-        os.kill(chance.choice(workers), signal.SIGKILL)
+def kill_something(workers: list[Program], number: int, chance: random.Random) -> None:
+    """Most often one process, sometimes a machine that comes back."""
+    worker = chance.choice(workers)
+    if number % MACHINES == 0:
+        worker.kill()
+        worker.start()
+    else:
+        worker.kill_one_child(chance)
 
 
 @pytest.mark.skipif(ROWS == 0, reason="takes minutes: nox -s crashes")
@@ -104,7 +126,14 @@ def test_no_killed_worker_loses_or_doubles_a_row(engine: str) -> None:
             AIFACESWAP_BASE_URL=service.base_url,
             LONGEST_ROW=str(LONGEST_ROW),
         )
-        processes = [stack.enter_context(started(command, env)) for command in COMMANDS[engine]]
+        programs = [Program(command, env) for command in COMMANDS[engine]]
+        for program in programs:
+            stack.callback(program.kill)
+        workers = [
+            one
+            for one, command in zip(programs, COMMANDS[engine], strict=True)
+            if "worker" in command
+        ]
         code = PRODUCER.format(module=f"{engine}_rows", patience=PATIENCE)
         producer = subprocess.Popen(
             [sys.executable, "-c", code, str(ROWS)],
@@ -118,8 +147,8 @@ def test_no_killed_worker_loses_or_doubles_a_row(engine: str) -> None:
             while producer.poll() is None:
                 time.sleep(chance.uniform(0.5, 2.0))
                 if kills < KILLS and service.swaps:
-                    kill_one(processes[: len(processes) if engine == "celery" else 1], chance)
                     kills += 1
+                    kill_something(workers, kills, chance)
         finally:
             producer.kill()
             output, _ = producer.communicate()
@@ -127,5 +156,6 @@ def test_no_killed_worker_loses_or_doubles_a_row(engine: str) -> None:
 
     assert sorted(outcome["row"] for outcome in outcomes) == list(range(ROWS))
     assert len({outcome["swap"] for outcome in outcomes}) == ROWS
+    assert kills == KILLS, "more rows are needed"
     assert len(service.swaps) == ROWS
     assert [one for one in service.requests if one.status == 429] == []

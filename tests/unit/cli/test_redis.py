@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import aifaceswap
 from aifaceswap.cli.context import command_line
 from aifaceswap.emulator import Emulator
 from support.command_fixtures import Command
-from support.commands import INSTANT, run_process
+from support.commands import FOREVER, INSTANT, run_process
 from support.redis_server import (
     RedisServer,
     own_redis_server,
@@ -21,6 +23,7 @@ from support.redis_server import (
 )
 from support.samples import FACE
 from unit.cli.test_loading import WITHOUT
+from unit.cli.test_webhook import KEY, listening
 
 __all__ = ["own_redis_server", "redis_server", "shared_redis_server"]
 
@@ -71,6 +74,30 @@ def test_a_bulk_run_shares_its_limits(
     assert outcome.code == 0, outcome.err
     assert len(service.swaps) == 2
     assert redis_server.command("DBSIZE") != ":0"
+
+
+async def test_a_delivery_at_a_listener_ends_waits_elsewhere(redis_server: RedisServer) -> None:
+    """The swap never ends by itself: the delivery ends the wait of another process."""
+    from aifaceswap.redis import RedisCoordinator
+
+    async with (
+        Emulator(api_key=KEY) as service,
+        RedisCoordinator(redis_server.url) as shared,
+        aifaceswap.AsyncClient(KEY, base_url=service.base_url, coordinator=shared) as client,
+    ):
+        swap = await client.swaps.create(source_url=FOREVER, target_url=FACE)
+        waiting = asyncio.create_task(client.swaps.wait(swap, timeout=50))
+        fields = {"event": "swap.completed", "id": swap.id, "status": "done", "result_url": FACE}
+        env = {"AIFACESWAP_API_KEY": KEY, "AIFACESWAP_BASE_URL": service.base_url}
+
+        def deliver() -> int:
+            with listening("--redis", redis_server.url, env=env) as listener:
+                status = listener.post(json.dumps(fields).encode())
+                listener.command.stop()
+                return status
+
+        assert await asyncio.to_thread(deliver) == 204
+        assert (await waiting).status == "done"
 
 
 # --- servers that cannot be used -------------------------------------------------------------
