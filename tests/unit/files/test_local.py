@@ -126,7 +126,7 @@ class Broken(io.RawIOBase):
         (Path(os.devnull), "must be a regular file"),
         (Path(tempfile.gettempdir()), "must be a regular file"),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_not_an_image_file_is_rejected(value: object, words: str) -> None:
     """The error names the argument, the value and what is expected."""
