@@ -13,6 +13,7 @@ import pytest
 
 from aifaceswap import errors
 from aifaceswap.emulator import Emulator, Limits
+from support.buckets import GIF, JPEG
 from support.doc_pages import (
     DOCS,
     ROOT,
@@ -58,6 +59,8 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulat
         monkeypatch.setenv("AIFACESWAP_API_KEY", emulator.api_key)
         monkeypatch.setenv("AIFACESWAP_BASE_URL", emulator.base_url)
         monkeypatch.chdir(tmp_path)
+        (tmp_path / "face.jpg").write_bytes(JPEG)
+        (tmp_path / "party.gif").write_bytes(GIF)
         yield emulator
 
 

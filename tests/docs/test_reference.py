@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import aifaceswap
-from aifaceswap import emulator, testing, webhooks
+from aifaceswap import emulator, files, testing, webhooks
 from aifaceswap.emulator import faults
 from support.doc_pages import pages
 
@@ -34,6 +34,7 @@ def public() -> set[str]:
     """Every public name, by where it is defined."""
     lists = {"aifaceswap": aifaceswap.__all__, "aifaceswap.webhooks": webhooks.__all__}
     lists |= {"aifaceswap.emulator": emulator.__all__, "aifaceswap.testing": testing.__all__}
+    lists["aifaceswap.files"] = files.__all__
     lists["aifaceswap.emulator.faults"] = [kind.__name__ for kind in faults.ACTIONS.values()]
     names = {f"{module}.{name}" for module, found in lists.items() for name in found}
     return {
