@@ -176,7 +176,7 @@ class BucketStore:
         return published if until is not None and _now() < until else None
 
     async def _publish(self, key: str, file: LocalFile) -> PublishedFile:
-        # Between the caller's look and this one another task may have published it.
+        # Another task may have published it meanwhile.
         if (published := self._recall(key)) is not None:
             return published
         store, signer = await self._open()

@@ -1,4 +1,4 @@
-"""What a caller passes as a file: told apart from a URL, and checked by its bytes."""
+"""What a caller passes as a file: distinguished from a URL, and checked by its bytes."""
 
 from __future__ import annotations
 

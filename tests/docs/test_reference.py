@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +20,8 @@ def resolve(name: str) -> Any:
     """What a dotted name of the package is."""
     value: Any = aifaceswap
     for part in name.split(".")[1:]:
-        value = getattr(value, part)
+        # Rooms of extras are modules that the package itself does not name.
+        value = getattr(value, part, None) or import_module(f"{value.__name__}.{part}")
     return value
 
 
