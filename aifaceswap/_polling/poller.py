@@ -16,7 +16,7 @@ from aifaceswap._http.attempts import CallOptions
 from aifaceswap._http.transport import Transport
 from aifaceswap._limits import MAX_PAGE_SIZE
 from aifaceswap._polling.deliveries import DeliveryTracker
-from aifaceswap._polling.schedule import ListHealth, PolledSwap, PollSchedule
+from aifaceswap._polling.schedule import ListHealth, OtherSwaps, PolledSwap, PollSchedule
 from aifaceswap._polling.sharing import Publisher, SharedPolls
 from aifaceswap._polling.wait import Wait, may_pass
 from aifaceswap.coordination import Ends, SwapReport
@@ -74,6 +74,7 @@ class Poller:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._schedule = PollSchedule()
+        self._others = OtherSwaps(self._schedule)
         self._waits: dict[str, list[Wait]] = {}
         self._singles: dict[str, asyncio.Task[None]] = {}
         self._list: asyncio.Task[None] | None = None
@@ -229,6 +230,7 @@ class Poller:
             PolledSwap(wait.since - last, None if wait.forecast is None else wait.forecast - last)
             for wait in waits
         ]
+        swaps += [PolledSwap(began - last, None) for began in self._others.began_at()]
         return self._schedule.next_poll_in(swaps, SHORTEST_INTERVAL, longest, scarcity)
 
     def _scarcity(self) -> float:
@@ -343,6 +345,7 @@ class Poller:
             self._list_health = ListHealth()
         self._poll_each(missing)
         if self._shared is not None and swaps:
+            self._see_others(swaps)
             await self._shared.publish_list(swaps, self._clock() - began)
         else:
             self._publish(*swaps)
@@ -368,6 +371,8 @@ class Poller:
 
     def _see(self, swap: Swap, *, delivered: bool = False) -> None:
         now = self._clock()
+        if swap.is_finished:
+            self._others.see_end(swap.id, now)
         for wait in self._waits.get(swap.id, ()):
             if wait.has_ended:
                 continue
@@ -382,6 +387,7 @@ class Poller:
 
     def _see_list(self, swaps: Iterable[Swap], age: float) -> None:
         """Another process has polled the list; what it does not show is polled singly."""
+        self._see_others(swaps)
         self._next_turn = float("-inf")
         shown = {swap.id for swap in swaps}
         waits = self._open_waits()
@@ -392,6 +398,12 @@ class Poller:
         missing = [w.swap_id for w in polled if w.swap_id not in shown and w not in relying]
         self._poll_each(dict.fromkeys(missing))
 
+    def _see_others(self, swaps: Iterable[Swap]) -> None:
+        """A list has shown what other processes wait for."""
+        unfinished = [swap.id for swap in swaps if not swap.is_finished]
+        now = self._clock()
+        self._others.see_list([one for one in unfinished if one not in self._waits], now)
+
     def _publish(self, *swaps: Swap) -> None:
         finished = [swap for swap in swaps if swap.is_finished]
         if finished:
@@ -399,10 +411,8 @@ class Poller:
 
     def _learn(self, wait: Wait, earliest: float, latest: float) -> None:
         """A swap has finished between these moments; far apart they say too little."""
-        if latest - earliest > max(SHORTEST_INTERVAL, (latest - wait.since) / 2):
-            return
-        self._schedule.record_duration((earliest + latest) / 2 - wait.since)
-        if wait.forecast is not None:
+        is_known = self._schedule.record_end(wait.since, earliest, latest)
+        if is_known and wait.forecast is not None:
             self._schedule.record_forecast(wait.forecast, wait.forecast_at, earliest, latest)
 
     def _may_lag(self, swap_id: str, error: Exception) -> bool:

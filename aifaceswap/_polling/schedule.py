@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -24,6 +24,8 @@ _GOOD_FORECAST = 0.25
 _STRETCH = 2.0
 _STRETCHED_TO = 15.0
 _STEPS = 40
+# The moments between which a swap has finished are at most so far apart, or half of its duration.
+_CLOSE = 1.0
 # A list that fails is tried again after so long, then after twice as long each time.
 _LIST_RETRY = 5.0
 _LIST_RETRY_AT_MOST = 300.0
@@ -60,6 +62,13 @@ class PollSchedule:
     def long_duration(self) -> float:
         """What nine of ten swaps stay below, in seconds; 0 until one is known."""
         return self._sorted[len(self._sorted) * 9 // 10] if self._sorted else 0.0
+
+    def record_end(self, began: float, earliest: float, latest: float) -> bool:
+        """A swap has finished between two moments; whether they are close enough to say much."""
+        if latest - earliest > max(_CLOSE, (latest - began) / 2):
+            return False
+        self.record_duration((earliest + latest) / 2 - began)
+        return True
 
     def record_duration(self, seconds: float) -> None:
         """A swap has taken this long."""
@@ -126,3 +135,35 @@ class ListHealth:
         if self.failures >= after:
             seconds = _LIST_RETRY * 2.0 ** min(self.failures - after, 10)
             self.off_until = now + min(_LIST_RETRY_AT_MOST, seconds)
+
+
+@attrs.define
+class _OtherSwap:
+    began: float
+    unfinished_at: float
+
+
+class OtherSwaps:
+    """Swaps that other processes wait for: their ends count in the schedule that all share."""
+
+    def __init__(self, schedule: PollSchedule) -> None:
+        self._schedule = schedule
+        self._swaps: dict[str, _OtherSwap] = {}
+        self._listed_at: float | None = None
+
+    def see_list(self, ids: Iterable[str], now: float) -> None:
+        """A list has shown these as unfinished; what is new was created since the last one."""
+        began = now if self._listed_at is None else (self._listed_at + now) / 2
+        known, self._swaps, self._listed_at = self._swaps, {}, now
+        for swap_id in ids:
+            swap = self._swaps[swap_id] = known.get(swap_id) or _OtherSwap(began, now)
+            swap.unfinished_at = now
+
+    def see_end(self, swap_id: str, now: float) -> None:
+        """One has finished since it was listed."""
+        if (swap := self._swaps.pop(swap_id, None)) is not None:
+            self._schedule.record_end(swap.began, swap.unfinished_at, now)
+
+    def began_at(self) -> list[float]:
+        """When each of the unfinished ones was created, about."""
+        return [swap.began for swap in self._swaps.values()]
