@@ -218,11 +218,13 @@ def workflows(session: nox.Session) -> None:
 def crashes(session: nox.Session) -> None:
     """Bulk runs killed at 200 random moments, of which the tests try a few; killed workers."""
     session.install(".[cli,redis]", *_group("workers"))
-    env = {"AIFACESWAP_KILLS": "200", "AIFACESWAP_WORKER_ROWS": "60"}
-    files = ("test_bulk_crashes.py", "test_worker_crashes.py", "examples/test_workers.py")
+    slots = {"AIFACESWAP_SLOT_ROWS": "80", "AIFACESWAP_SLOT_SECONDS": "5"}
+    env = {"AIFACESWAP_KILLS": "200", "AIFACESWAP_WORKER_ROWS": "60", **slots}
+    files = ("bulk_crashes.py", "worker_crashes.py", "slots.py")
     session.run(
         "pytest",
-        *(f"tests/process/{file}" for file in files),
+        *(f"tests/process/test_{file}" for file in files),
+        "tests/process/examples/test_workers.py",
         "--timeout=1800",
         *session.posargs,
         env=env,
