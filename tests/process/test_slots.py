@@ -1,6 +1,6 @@
 """Workers that share slots and are killed: no 429, and every row one swap.
 
-`nox -s crashes` runs it with 80 swaps of 5 s, the tests with a few short ones.
+Only `nox -s crashes` runs it, with 80 swaps of 5 s.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from aifaceswap.emulator import Emulator, Limits
 from support.redis_server import RedisServer, serving_redis
 
 WORKER = Path(__file__).parents[1] / "support" / "slot_worker.py"
-ROWS = int(os.environ.get("AIFACESWAP_SLOT_ROWS", "12"))
-SECONDS = float(os.environ.get("AIFACESWAP_SLOT_SECONDS", "0.2"))
+ROWS = int(os.environ.get("AIFACESWAP_SLOT_ROWS", "0"))
+SECONDS = 5.0
 
 
 def start(redis: RedisServer, emulator: Emulator, folder: Path, name: str) -> subprocess.Popen[str]:
@@ -37,6 +39,7 @@ def kill(worker: subprocess.Popen[str], folder: Path, name: str) -> None:
         row.rename(folder / "todo" / row.name)
 
 
+@pytest.mark.skipif(not ROWS, reason="needs minutes: nox -s crashes")
 def test_killed_workers_neither_leak_slots_nor_exceed_them(tmp_path: Path) -> None:
     """The service counts the swaps of the killed, and never more than ten."""
     for name in ("todo", "done"):
