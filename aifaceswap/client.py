@@ -402,21 +402,21 @@ class AsyncSwaps:
             APIResponseError: The response cannot be decoded; send it again with the same key.
         """
         request = SwapRequest(
-            source_url=_url_or_file("source", source, source_url),
-            target_url=_url_or_file("target", target, target_url),
-            type=SwapType.IMAGE if type is None else type,
+            source=source,
+            target=target,
+            source_url=source_url,
+            target_url=target_url,
+            type=type,
             webhook_url=webhook_url,
             target_face_index=target_face_index,
             enable_face_enhancer=enable_face_enhancer,
             metadata=metadata,
         )
         call = requests.create_swap(request, idempotency_key)
-        if source is not None or target is not None:
+        if requests.local_files(request):
             publisher = self._resources.publishing.publisher()
             try:
-                request = await publisher.publish_inputs(
-                    request, source, target, infer_type=type is None
-                )
+                request = await publisher.publish_files(request)
             except BaseException as error:
                 name_call(error, idempotency_key)
                 raise
@@ -881,19 +881,6 @@ def _shared_limits(coordinator: Coordinator, budget: object) -> Coordinator:
         text = f"coordinator must be a Coordinator, e.g. a RedisCoordinator; got {kind}"
         raise ConfigurationError(text, field="coordinator")
     return coordinator
-
-
-# Stands for the URL of a file until that is published: all else is checked before.
-_UNPUBLISHED = "https://unpublished.invalid/"
-
-
-def _url_or_file(name: str, file: object, url: str | None) -> str:
-    if file is None and url is None:
-        text = f"{name} is missing; pass {name}= (a file or a URL) or {name}_url="
-        raise InvalidRequestError(text, field=name)
-    if file is not None and url is not None:
-        raise InvalidRequestError.for_field(name, file, f"must not be combined with {name}_url")
-    return _UNPUBLISHED if url is None else url
 
 
 def _check_event(event: object) -> None:

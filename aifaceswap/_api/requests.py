@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
@@ -18,9 +18,11 @@ from aifaceswap.errors import (
 )
 from aifaceswap.models import (
     Account,
+    FileSource,
     Swap,
     SwapPage,
     SwapRequest,
+    SwapType,
 )
 
 T = TypeVar("T")
@@ -76,6 +78,21 @@ def create_swap(request: SwapRequest, idempotency_key: str | None = None) -> Cal
 def swap_body(request: SwapRequest) -> bytes:
     """The body of POST /swaps."""
     return _json_body(request, "metadata", request.metadata)
+
+
+def local_files(request: SwapRequest) -> dict[str, FileSource]:
+    """The local files of a request, by the names of their fields."""
+    given = {"source": request.source, "target": request.target}
+    return {name: file for name, file in given.items() if file is not None}
+
+
+def with_urls(request: SwapRequest, urls: Mapping[str, str], *, is_gif: bool) -> SwapRequest:
+    """The request with URLs in place of its files, and with the type that its target shows."""
+    changes: dict[str, Any] = dict.fromkeys(urls)
+    changes |= {f"{name}_url": url for name, url in urls.items()}
+    if request.type is None:
+        changes["type"] = SwapType.GIF if is_gif else SwapType.IMAGE
+    return attrs.evolve(request, **changes)
 
 
 def post_swap(body: bytes, idempotency_key: str, *, is_repeated: bool = False) -> Call[Swap]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aifaceswap._api import codec
-from aifaceswap._api.requests import swap_body
+from aifaceswap._api.requests import local_files, swap_body, with_urls
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
 from aifaceswap.bulk._identity import files_identity, written_place
 from aifaceswap.bulk._journal import JournalEntry, JournalView
@@ -25,7 +25,7 @@ from aifaceswap.errors import (
     FileStoreError,
     InvalidRequestError,
 )
-from aifaceswap.models import SwapRequest, SwapType
+from aifaceswap.models import SwapRequest
 
 if TYPE_CHECKING:
     from aifaceswap.files import LocalFile, PublishedFile
@@ -79,20 +79,13 @@ class Inputs:
     @property
     def body(self) -> bytes:
         """The body without the URLs of the files."""
-        return swap_body(attrs.evolve(self.request, type=self._type))
-
-    @property
-    def _type(self) -> SwapType | str | None:
-        if self.request.type is not None or "target" not in self.files:
-            return self.request.type
-        is_gif = self.files["target"].media_type == "image/gif"
-        return SwapType.GIF if is_gif else SwapType.IMAGE
+        return self.body_with({})
 
     def body_with(self, urls: Mapping[str, str]) -> bytes:
         """The body with the URLs of the files, by the names of their fields."""
-        changes: dict[str, Any] = {"type": self._type, **dict.fromkeys(urls)}
-        changes |= {f"{name}_url": url for name, url in urls.items()}
-        return swap_body(attrs.evolve(self.request, **changes))
+        target = self.files.get("target")
+        is_gif = target is not None and target.media_type == "image/gif"
+        return swap_body(with_urls(self.request, urls, is_gif=is_gif))
 
 
 class RowFiles:
@@ -133,7 +126,7 @@ class RowFiles:
             InvalidRequestError: A file is missing, cannot be read, or is not an image.
             ConfigurationError: There is no store.
         """
-        inputs = local_inputs(request)
+        inputs = local_files(request)
         # An open file may be closed when the row's turn comes.
         files = {
             name: await self._open(name, value)
@@ -168,7 +161,7 @@ class RowFiles:
         """
         files = {
             name: inputs.files.get(name) or await self._open(name, value)
-            for name, value in local_inputs(inputs.request).items()
+            for name, value in local_files(inputs.request).items()
         }
         for name, file in files.items():
             if inputs.hashes.get(name, file.sha256) != file.sha256:
@@ -227,12 +220,6 @@ class RowFiles:
                     self.breaker.accepted()
                     return published
             self.breaker.pause(failure, began)
-
-
-def local_inputs(request: SwapRequest) -> dict[str, Any]:
-    """The local files of a request, by the names of their fields."""
-    given = {"source": request.source, "target": request.target}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def needs_files(entry: JournalEntry) -> bool:

@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 import attrs
 
 from aifaceswap import _validation
-from aifaceswap._api.requests import new_idempotency_key, swap_body
-from aifaceswap.bulk._files import Inputs, RowFiles, local_inputs
+from aifaceswap._api.requests import local_files, new_idempotency_key, swap_body
+from aifaceswap.bulk._files import Inputs, RowFiles
 from aifaceswap.bulk._identity import content_identity, named_identity
 from aifaceswap.bulk._journal import FINISHED, JournalEntry, JournalView, State
 from aifaceswap.bulk._verdicts import is_about_content
@@ -123,7 +123,7 @@ class Rows:
     ) -> JournalEntry:
         """The row's entry in the journal, or a new one."""
         inputs = None
-        if local_inputs(request):
+        if local_files(request):
             inputs = await self.files.read(request, self.journal, is_named=row_id is not None)
         body = swap_body(request)
         identity, occurrence = b"", 0

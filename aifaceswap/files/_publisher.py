@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import attrs
 from anyio import to_thread
 
 from aifaceswap import _validation
+from aifaceswap._api.requests import local_files, with_urls
 from aifaceswap._limits import FILES_VARIABLE, SIGNING_ENDPOINT_VARIABLE
 from aifaceswap.errors import (
     AIFaceSwapError,
@@ -23,7 +24,7 @@ from aifaceswap.files._bucket import BucketStore, is_signing_store
 from aifaceswap.files._emulator import EmulatorStore
 from aifaceswap.files._local import LocalFile, check_file
 from aifaceswap.files._store import FileStore, PublishedFile
-from aifaceswap.models import SwapRequest, SwapType
+from aifaceswap.models import SwapRequest
 
 HOW_TO_SET_UP: Final = (
     f"set {FILES_VARIABLE} or pass files=, e.g. 's3://bucket/prefix' "
@@ -86,20 +87,12 @@ class Publisher:
         with _store_errors("withdraw"):
             await self.store.withdraw(url)
 
-    async def publish_inputs(
-        self, request: SwapRequest, source: object, target: object, *, infer_type: bool
-    ) -> SwapRequest:
-        """The request with the URLs of its files: both are checked before one is published."""
-        files: dict[str, LocalFile | str] = {}
-        for name, value in (("source", source), ("target", target)):
-            if value is not None:
-                files[name] = await self.open(name, value)
-        changes: dict[str, Any] = {}
-        for name, file in files.items():
-            changes[f"{name}_url"] = await self.url_of(file)
-        if infer_type and is_gif(files.get("target")):
-            changes["type"] = SwapType.GIF
-        return attrs.evolve(request, **changes)
+    async def publish_files(self, request: SwapRequest) -> SwapRequest:
+        """The request with the URLs of its files: all are checked before one is published."""
+        given = local_files(request)
+        files = {name: await self.open(name, file) for name, file in given.items()}
+        urls = {name: await self.url_of(file) for name, file in files.items()}
+        return with_urls(request, urls, is_gif=is_gif(files.get("target")))
 
     async def url_of(self, file: LocalFile | str) -> str:
         """The URL of what `open` has returned."""
