@@ -35,7 +35,8 @@ app.conf.update(
 @functools.cache
 def client() -> Client:
     """The client of this worker process: its first task makes it, so after the fork."""
-    return Client(coordinator=RedisCoordinator(REDIS_URL))
+    # A job can wait longer for a busy Redis than a web request.
+    return Client(coordinator=RedisCoordinator(REDIS_URL, timeout=5))
 
 
 @app.task(

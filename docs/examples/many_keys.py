@@ -75,7 +75,7 @@ class Rows:
 
 async def work(rows: Rows, keys: Mapping[str, str], redis_url: str) -> None:
     """Finish all rows, with whichever key has a free slot."""
-    shared = RedisCoordinator(redis_url)
+    shared = RedisCoordinator(redis_url, timeout=5)
     async with asyncio.TaskGroup() as group:
         for name, key in keys.items():
             group.create_task(work_with(rows, name, AsyncClient(key, coordinator=shared)))

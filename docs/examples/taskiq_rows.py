@@ -52,7 +52,8 @@ scheduler = TaskiqScheduler(broker, [LabelScheduleSource(broker), retries])
 @broker.on_event(TaskiqEvents.WORKER_STARTUP)
 async def open_client(state: TaskiqState) -> None:
     """Open the client of this worker process, which all its rows share."""
-    state.coordinator = RedisCoordinator(REDIS_URL)
+    # A job can wait longer for a busy Redis than a web request.
+    state.coordinator = RedisCoordinator(REDIS_URL, timeout=5)
     state.client = AsyncClient(coordinator=state.coordinator)
 
 

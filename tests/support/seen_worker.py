@@ -25,17 +25,17 @@ LEASE = 5.0
 
 
 def store(kind: str, place: str) -> SeenStore:
-    """The store that the page shows."""
-    name = {"sql": "DatabaseSeen", "redis": "RedisSeen"}[kind]
+    """The package's own store in Redis, or the one in a database that the page shows."""
+    if kind == "redis":
+        from aifaceswap.redis import RedisCoordinator
+
+        return RedisCoordinator(f"redis://127.0.0.1:{place}", timeout=5).seen(lease=LEASE)
     (code,) = (
-        block for block in BLOCK.findall(PAGE.read_text("utf-8")) if f"class {name}" in block
+        block for block in BLOCK.findall(PAGE.read_text("utf-8")) if "class DatabaseSeen" in block
     )
     names: dict[str, Any] = {"__name__": "recipe"}
     exec(code.partition("\n\n\nseen = ")[0], names)
-    if kind == "redis":
-        client = names["Redis"](port=int(place), socket_timeout=5)
-        return names[name](client, LEASE)  # type: ignore[no-any-return]
-    return names[name](place, LEASE)  # type: ignore[no-any-return]
+    return names["DatabaseSeen"](place, LEASE)  # type: ignore[no-any-return]
 
 
 async def main(kind: str, place: str, log: str, seed: str) -> None:
