@@ -228,7 +228,8 @@ def test_the_search_finds_the_page(words: str, title: str, url: str, browser: An
         lambda page: (
             page.find_elements("css selector", ".search-summary")
             and page.execute_script(
-                "return [...document.querySelectorAll('#search-results li a')].map(a => a.innerText)"
+                "return [...document.querySelectorAll('#search-results li a')]"
+                ".map(a => a.innerText)"
             )
         )
     )
