@@ -548,7 +548,12 @@ class JournalError(AIFaceSwapError):
     """A bulk run's journal cannot be used: in use, damaged, incomplete, or of another key.
 
     Nothing in it was overwritten.
+
+    Attributes:
+        in_use: Whether another run has it open: it can be used when that run has finished.
     """
+
+    in_use: bool = False
 
 
 class WebhookVerificationReason(StrEnum):

@@ -345,7 +345,7 @@ def _lock(lock: str, path: str, cleanup: ExitStack) -> None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise JournalError(_in_use(path)) from None
+                raise _in_use(path) from None
             # Whoever had it before may have removed it meanwhile.
             if os.path.exists(lock) and os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 cleanup.push(opened.pop_all())
@@ -359,14 +359,14 @@ def named(path: str) -> Generator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, ValueError) as error:
-        raise JournalError(_fault(path, error)) from None
+        # The lowest byte tells the kind of the error; not every one has a code.
+        kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if kind == sqlite3.SQLITE_BUSY:
+            raise _in_use(path) from None
+        raise JournalError(_fault(path, kind, error)) from None
 
 
-def _fault(path: str, error: Exception) -> str:
-    # The lowest byte tells the kind of the error; not every one has a code.
-    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if kind == sqlite3.SQLITE_BUSY:
-        return _in_use(path)
+def _fault(path: str, kind: int, error: Exception) -> str:
     if kind == sqlite3.SQLITE_NOTADB:
         return f"{path} is not a journal of a bulk run; use another file"
     if kind == sqlite3.SQLITE_FULL:
@@ -375,8 +375,12 @@ def _fault(path: str, error: Exception) -> str:
     return f"{path} cannot be used as a journal: {text}"
 
 
-def _in_use(path: str) -> str:
-    return f"{path} is in use by another run; wait until it has finished, or use another journal"
+def _in_use(path: str) -> JournalError:
+    error = JournalError(
+        f"{path} is in use by another run; wait until it has finished, or use another journal"
+    )
+    error.in_use = True
+    return error
 
 
 def _missing_log(path: str) -> str:

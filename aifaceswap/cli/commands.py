@@ -16,6 +16,7 @@ from aifaceswap._limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from aifaceswap._version import __version__
 from aifaceswap.cli.bulk.commands import bulk
 from aifaceswap.cli.context import PROGRAM, CommandContext
+from aifaceswap.cli.mcp.commands import mcp
 from aifaceswap.cli.options import (
     FiniteFloat,
     Function,
@@ -136,6 +137,7 @@ class _Root(HelpfulGroup):
     sections: ClassVar[Mapping[str, Sequence[str]]] = {
         "Swaps": ("run", "create", "get", "wait", "list", "download", "bulk"),
         "Account and setup": ("me", "doctor", "completion"),
+        "AI agents": ("mcp",),
         "Development": ("emulator", "webhook"),
     }
 
@@ -440,4 +442,5 @@ def emulator(**settings: Any) -> None:
 
 
 cli.add_command(bulk)
+cli.add_command(mcp)
 cli.add_command(webhook)

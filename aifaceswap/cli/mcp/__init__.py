@@ -1,0 +1,1 @@
+"""The command `mcp`: swaps for AI agents, by the Model Context Protocol."""
