@@ -266,7 +266,7 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks beside other clients: `nox -s bench -- --help`."""
-    session.install(".[cli]", *_group("bench"), *LIMITERS)
+    session.install(".[cli,redis]", *_group("bench"), *LIMITERS)
     # A safe path leaves out the checkout: what is measured is the wheel, compiled.
     paths = {"PYTHONPATH": "tests", "PYTHONSAFEPATH": "1"}
     session.run("python", "-m", "bench", *session.posargs, env=paths)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ Factory = Callable[[], Any]
 
 # Seconds after a failure in which nothing is tried: calls do not each wait for a timeout.
 _PAUSE = 1.0
+# A server that refuses some commands only would else be reported each second.
+_WARNING_PAUSE = 60.0
 _CONNECTIONS = 8
 # A response may lie in the socket while the event loop is blocked: redis-py waits for longer
 # than we do, and is cancelled.
@@ -74,13 +77,30 @@ class _Report:
 
 
 @attrs.define(eq=False)
+class _Client:
+    """A client of redis-py. Closed while it runs a command it would connect again."""
+
+    redis: Any
+    commands: set[asyncio.Task[Any]] = attrs.field(factory=set[asyncio.Task[Any]])
+
+    async def close(self) -> None:
+        """Close it when its commands have ended."""
+        if self.commands:
+            await asyncio.wait(self.commands)
+        # A stalled connection must not hold up the end of a program.
+        with suppress(Exception):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.redis.aclose()
+
+
+@attrs.define(eq=False)
 class _Link:
     """What belongs to one event loop."""
 
-    client: Any = None
-    guard: AsyncGenerator[None] | None = None
+    client: _Client | None = None
+    keeper: asyncio.Task[None] | None = None
     reports: deque[_Report] = attrs.field(factory=lambda: deque(maxlen=_MAX_REPORTS))
-    sender: asyncio.Task[None] | None = None
+    has_reports: asyncio.Event = attrs.field(factory=asyncio.Event)
 
 
 class Connection:
@@ -98,6 +118,8 @@ class Connection:
         self._lock = threading.Lock()
         self._retry_at = 0.0
         self._outage = ""
+        self._warned_at = -_WARNING_PAUSE
+        self._is_warned = False
         if isinstance(source, Secret) and not _can_connect(self._connect):
             # Not the URL, nor redis-py's message about it: they may show a password.
             raise ConfigurationError(MUST_BE, field="url_or_factory")
@@ -107,8 +129,10 @@ class Connection:
         if time.monotonic() < self._retry_at:
             raise UnreachableError(self._outage, may_have_run=False)
         link = self._link()
-        client = link.client or await self._open(link)
-        task = self.start(_awaited(command, client))
+        client = link.client or self._open(link)
+        task = self.start(_awaited(command, client.redis))
+        client.commands.add(task)
+        task.add_done_callback(client.commands.discard)
         error = await self._error_of(task)
         if error is None:
             self._note_recovery()
@@ -132,10 +156,9 @@ class Connection:
     ) -> None:
         """Run a script in the background, again after an outage unless it is older then."""
         link = self._link()
-        ends = time.monotonic() + max_age
-        link.reports.append(_Report(script, keys, arguments, ends))
-        if link.sender is None or link.sender.done():
-            link.sender = self.start(self._send_reports(link))
+        link.reports.append(_Report(script, keys, arguments, time.monotonic() + max_age))
+        link.has_reports.set()
+        self._ensure_keeper(link)
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something in the background."""
@@ -158,8 +181,9 @@ class Connection:
     async def aclose(self) -> None:
         """Send what is left to report, and close the running loop's client."""
         link = self._links.pop(asyncio.get_running_loop(), None)
-        if link is not None and link.guard is not None:
-            await link.guard.aclose()
+        if link is not None and link.keeper is not None:
+            link.keeper.cancel()
+            await asyncio.wait({link.keeper})
 
     @property
     def is_down(self) -> bool:
@@ -175,12 +199,53 @@ class Connection:
             link = self._links[loop] = _Link()
         return link
 
-    async def _open(self, link: _Link) -> Any:
-        client = link.client = self._connect()
-        if link.guard is None:
-            link.guard = self._close_with_loop(link)
-            await anext(link.guard)
-        return client
+    def _open(self, link: _Link) -> _Client:
+        link.client = _Client(self._connect())
+        self._ensure_keeper(link)
+        return link.client
+
+    def _ensure_keeper(self, link: _Link) -> None:
+        if link.keeper is None or link.keeper.done():
+            # Not in the context of the call that happens to be the first.
+            link.keeper = asyncio.get_running_loop().create_task(
+                self._keep(link), context=contextvars.Context()
+            )
+
+    async def _keep(self, link: _Link) -> None:
+        """Send reports. When the loop ends, which cancels it, send the last ones and close."""
+        try:
+            while True:
+                await link.has_reports.wait()
+                link.has_reports.clear()
+                await self._send_reports(link)
+        finally:
+            # Calls that are cancelled at the same moment have something to report, too.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            with suppress(UnreachableError):
+                while link.reports:
+                    await self._send(link.reports.popleft())
+            loop = asyncio.get_running_loop()
+            if started := [task for task in list(self._tasks) if task.get_loop() is loop]:
+                await asyncio.wait(started, timeout=self._timeout)
+            if link.client is not None:
+                await link.client.close()
+
+    async def _send_reports(self, link: _Link) -> None:
+        while link.reports:
+            report = link.reports.popleft()
+            try:
+                await self._send(report)
+            except UnreachableError:
+                if time.monotonic() < report.ends:
+                    link.reports.appendleft(report)
+                    await asyncio.sleep(_PAUSE)
+            except asyncio.CancelledError:
+                link.reports.appendleft(report)
+                raise
+
+    async def _send(self, report: _Report) -> None:
+        await self.evaluate(report.script, report.keys, *report.arguments)
 
     async def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
         """Wait for the end of a command; the error that it ended with."""
@@ -193,39 +258,6 @@ class Connection:
             task.cancel()
             return TimeoutError(f"no response within {self._timeout:g} s")
         return asyncio.CancelledError() if task.cancelled() else task.exception()
-
-    async def _close_with_loop(self, link: _Link) -> AsyncGenerator[None]:
-        """A generator that is never finished: `asyncio.run()` closes those before it ends."""
-        loop = asyncio.get_running_loop()
-        try:
-            yield
-        finally:
-            if link.sender is not None:
-                await asyncio.wait({link.sender}, timeout=2 * self._timeout)
-                link.sender.cancel()
-            with suppress(UnreachableError):
-                while link.reports:
-                    report = link.reports.popleft()
-                    await self.evaluate(report.script, report.keys, *report.arguments)
-            current = asyncio.current_task()
-            if tasks := [t for t in list(self._tasks) if t.get_loop() is loop and t != current]:
-                await asyncio.wait(tasks, timeout=self._timeout)
-            client, link.client, link.guard = link.client, None, None
-            if client is not None:
-                await _close(client)
-
-    async def _send_reports(self, link: _Link) -> None:
-        while link.reports:
-            report = link.reports.popleft()
-            try:
-                await self.evaluate(report.script, report.keys, *report.arguments)
-            except UnreachableError:
-                if time.monotonic() < report.ends:
-                    link.reports.appendleft(report)
-                    await asyncio.sleep(_PAUSE)
-            except asyncio.CancelledError:
-                link.reports.appendleft(report)
-                raise
 
     def _connect(self) -> Any:
         if not isinstance(self._source, Secret):
@@ -242,18 +274,21 @@ class Connection:
         )
         return Redis.from_pool(pool)
 
-    def _failed(self, link: _Link, client: Any, error: BaseException) -> UnreachableError:
+    def _failed(self, link: _Link, client: _Client, error: BaseException) -> UnreachableError:
         reason = f"{type(error).__name__}: {str(error)[:_SHOWN]}"
-        if isinstance(error, asyncio.CancelledError):  # the event loop ends
+        # The event loop ends, or another command has failed and closed the client.
+        if isinstance(error, asyncio.CancelledError) or link.client is not client:
             return UnreachableError(reason, may_have_run=True)
-        if link.client is client:
-            # After a failover its other connections would fail one by one.
-            link.client = None
-            self.start(_close(client))
+        # After a failover its other connections would fail one by one.
+        link.client = None
+        self.start(client.close())
+        now = time.monotonic()
         with self._lock:
-            is_first, self._outage = not self._outage, reason
-            self._retry_at = time.monotonic() + _PAUSE
-        if is_first:
+            is_new = not self._outage and now >= self._warned_at + _WARNING_PAUSE
+            self._outage, self._retry_at = reason, now + _PAUSE
+            if is_new:
+                self._warned_at, self._is_warned = now, True
+        if is_new:
             _log_safely(_log.warning, "Redis is unreachable (%s); trying again each second", reason)
         return UnreachableError(reason, may_have_run=True)
 
@@ -261,8 +296,9 @@ class Connection:
         if not self._outage:
             return
         with self._lock:
-            was_down, self._outage = bool(self._outage), ""
-        if was_down:
+            self._outage = ""
+            was_warned, self._is_warned = self._is_warned, False
+        if was_warned:
             _log_safely(_log.info, "Redis is reachable again")
 
     def _end(self, task: asyncio.Task[Any]) -> None:
@@ -285,18 +321,15 @@ def _can_connect(connect: Callable[[], Any]) -> bool:
 
 
 def _made_by(factory: Factory) -> Any:
-    client = factory()
+    try:
+        client = factory()
+    except Exception as error:
+        text = f"url_or_factory must return a redis.asyncio client; it raised {error!r}"
+        raise ConfigurationError(text, field="url_or_factory") from error
     if isinstance(client, Redis | RedisCluster):
         return client
     text = f"url_or_factory must return a redis.asyncio client; got {type(client).__name__}"
     raise ConfigurationError(text, field="url_or_factory")
-
-
-async def _close(client: Any) -> None:
-    """Close a client; a stalled connection must not hold up the end of a program."""
-    with suppress(Exception):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await client.aclose()
 
 
 def _log_safely(log: Callable[..., None], text: str, *arguments: object) -> None:

@@ -20,6 +20,8 @@ _CLOCK = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local function keep(key, seconds) redis.call('EXPIRE', key, math.ceil(seconds)) end
+-- A script that begins by removing something is not rejected when the server's memory is full.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 """
 
 # Returns {1} with a permit, {0, ms, code} to ask again later, {-1, ms, code} if that is too late.
@@ -59,7 +61,6 @@ end
 
 if redis.call('ZSCORE', permits, id) then return {1, 0, ''} end
 if redis.call('ZSCORE', cancelled, id) then return {0, 1000, ''} end
-redis.call('ZREMRANGEBYSCORE', permits, '-inf', now)
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', asked, '-inf', now - 1.5)) do leave(gone) end
 
 if number('until_' .. purpose) > now then
@@ -151,7 +152,6 @@ local is_ours = not known[2] or limit == requests
     or limit == tonumber(known[2]) or limit == tonumber(known[3])
 local ends = reset or now + per
 if not is_ours or ends < now - per or ends > now + per + 1 then return 1 end
-redis.call('ZREMRANGEBYSCORE', permits, '-inf', now)
 local counted, settled = limit - remaining, redis.call('ZCOUNT', permits, '-inf', now + per)
 local others = counted > redis.call('ZCARD', permits) and counted - settled or 0
 redis.call('HSET', window, 'limit', limit, 'others', others, 'others_until', ends)

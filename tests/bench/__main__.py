@@ -16,14 +16,14 @@ from bench.processes import checked_out, combined, compared, measured
 # Each is a module with a function `measure`.
 BENCHMARKS = (
     *("creations", "parts", "imports", "life", "waits", "budgets", "bulk"),
-    *("webhooks", "emulator"),
+    *("webhooks", "emulator", "many"),
 )
 # How many processes measure; the others start processes of their own or count requests.
 PROCESSES = {"creations": 7}
 # Distributions whose versions stand with the results.
 MEASURED = ["aifaceswap", "aiohttp", "anyio", "attrs", "cattrs", "uvloop"]
 MEASURED += ["httpx", "httpx2", "niquests", "openai", "requests"]
-MEASURED += ["aiolimiter", "limits", "pyrate-limiter"]
+MEASURED += ["aiolimiter", "limits", "pyrate-limiter", "redis"]
 
 
 def main() -> None:

@@ -105,13 +105,14 @@ def _limited(make: Callable[[], Acquire]) -> Job:
 
     async def job(base_url: str, session: aiohttp.ClientSession) -> None:
         acquire = make()
-        creations = (_create(acquire, f"{base_url}/swaps", session) for _ in range(CREATIONS))
+        creations = (create(acquire, f"{base_url}/swaps", session) for _ in range(CREATIONS))
         await asyncio.gather(*creations)
 
     return job
 
 
-async def _create(acquire: Acquire, url: str, session: aiohttp.ClientSession) -> None:
+async def create(acquire: Acquire, url: str, session: aiohttp.ClientSession) -> None:
+    """Create a swap by raw aiohttp; what the service refuses is sent again after its pause."""
     headers = {"Authorization": f"Bearer {API_KEY}", "Idempotency-Key": str(uuid.uuid4())}
     while True:
         await acquire()
@@ -157,13 +158,13 @@ async def _run_virtually() -> tuple[int, float]:
 
 async def _timed(job: Job, base_url: str) -> float:
     clock = asyncio.get_running_loop().time
-    async with aiohttp.ClientSession(trace_configs=[_network()]) as session:
+    async with aiohttp.ClientSession(trace_configs=[network()]) as session:
         began = clock()
         await job(base_url, session)
         return clock() - began
 
 
-def _network() -> aiohttp.TraceConfig:
+def network() -> aiohttp.TraceConfig:
     """A network's latency on the way there and on the way back; the same for everyone."""
     latency = random.Random(0)
 

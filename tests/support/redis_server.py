@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import pytest
 
 PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
 ADVICE = "needs a Redis server: apt-get install redis-server, or brew install redis"
@@ -44,14 +40,36 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def freeze(self) -> None:
+        """Stop it where it is: connections stay open, nothing responds."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it continue."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def command(self, text: str) -> str:
         """Carry out a command; the first line of the response."""
+        return self.commands(text)
+
+    def commands(self, *texts: str) -> str:
+        """Carry out commands on one connection; the first line of the last response."""
+        line = b""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(30)
             connection.connect(self._path)
-            connection.sendall(f"{text}\r\n".encode())
             with connection.makefile("rb") as lines:
-                return lines.readline().decode().strip()
+                for text in texts:
+                    connection.sendall(f"{text}\r\n".encode())
+                    line = lines.readline()
+        return line.decode().strip()
+
+    def info(self, section: str) -> str:
+        """What the command INFO returns."""
+        with self.start_command(f"INFO {section}") as connection, connection.makefile("rb") as file:
+            return file.read(int(file.readline()[1:])).decode()
 
     def start_command(self, text: str) -> socket.socket:
         """Send a command without waiting for its end, e.g. ``DEBUG SLEEP``; close what returns."""
@@ -65,38 +83,3 @@ class RedisServer:
             return self.command(text)
         except OSError:
             return ""
-
-
-@contextmanager
-def serving_redis(*options: str) -> Iterator[RedisServer]:
-    """Run a server; skip the test where Redis is not installed."""
-    pytest.importorskip("redis", reason="needs redis: pip install 'aifaceswap[redis]'")
-    if PROGRAM is None:
-        pytest.skip(ADVICE)
-    with TemporaryDirectory() as folder:
-        server = RedisServer(folder)
-        try:
-            server.start("--enable-debug-command", "yes", *options)
-            yield server
-        finally:
-            server.kill()
-
-
-@pytest.fixture(scope="session")
-def shared_redis_server() -> Iterator[RedisServer]:
-    with serving_redis() as server:
-        yield server
-
-
-@pytest.fixture
-def redis_server(shared_redis_server: RedisServer) -> RedisServer:
-    """A server with nothing in it, for tests that neither kill nor stop it."""
-    shared_redis_server.command("FLUSHALL")
-    return shared_redis_server
-
-
-@pytest.fixture
-def own_redis_server() -> Iterator[RedisServer]:
-    """A server of this test alone, to kill or to stop."""
-    with serving_redis() as server:
-        yield server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.redis_server import own_redis_server, redis_server, shared_redis_server
+from support.redis_fixtures import own_redis_server, redis_server, shared_redis_server
 
 __all__ = ["own_redis_server", "redis_server", "shared_redis_server"]
 
