@@ -76,7 +76,7 @@ class _Report:
     ends: float  # monotonic seconds, after which it is not worth sending
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Client:
     """A client of redis-py. Closed while it runs a command it would connect again."""
 

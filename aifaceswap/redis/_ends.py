@@ -130,8 +130,10 @@ class RedisEnds:
 
 def _entries(reply: Any) -> Iterable[tuple[str | bytes, dict[Any, Any]]]:
     """The entries of one stream, in the form of either version of the protocol."""
-    streams = reply.values() if isinstance(reply, dict) else (pair[1] for pair in reply or ())
-    return (entry for entries in streams for entry in entries)
+    streams: Any = reply or ()
+    if isinstance(reply, dict):
+        streams = streams.items()
+    return (entry for _, entries in streams for entry in entries)
 
 
 def _read(fields: dict[Any, Any]) -> Iterator[SwapReport]:

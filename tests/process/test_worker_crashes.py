@@ -23,7 +23,7 @@ import pytest
 from aifaceswap.emulator import Emulator
 from process.examples.apps import EXAMPLES, free_port
 from support.commands import environment
-from support.redis_server import serving_redis
+from support.redis_fixtures import serving_redis
 
 ROWS = int(os.environ.get("AIFACESWAP_WORKER_ROWS", "0"))
 KILLS = 16

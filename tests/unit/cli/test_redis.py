@@ -14,13 +14,13 @@ from aifaceswap.cli.context import command_line
 from aifaceswap.emulator import Emulator
 from support.command_fixtures import Command
 from support.commands import FOREVER, INSTANT, run_process
-from support.redis_server import (
-    RedisServer,
+from support.redis_fixtures import (
     own_redis_server,
     redis_server,
     serving_redis,
     shared_redis_server,
 )
+from support.redis_server import RedisServer
 from support.samples import FACE
 from unit.cli.test_loading import WITHOUT
 from unit.cli.test_webhook import KEY, listening

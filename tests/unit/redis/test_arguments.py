@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from aifaceswap import AsyncClient, ConfigurationError
+from aifaceswap.redis import RedisCoordinator
 from support.leaks import places
 
 # Never in a local of a test: only what the package's own frames hold is judged.
 PASSWORD = "pw_zq9Secret_0123456789"
 URL = f"redis://user:{PASSWORD}@127.0.0.1:1/0"
-
-pytest.importorskip("redis")
 
 
 @pytest.mark.parametrize(
@@ -42,8 +41,6 @@ pytest.importorskip("redis")
 )
 def test_arguments_that_are_not_valid(field: str, value: Any) -> None:
     """The error names the argument, what it must be and the value, and shows no password."""
-    from aifaceswap.redis import RedisCoordinator
-
     with pytest.raises(ConfigurationError, match=rf"^{field} must .*; got ") as caught:
         RedisCoordinator(URL, **{field: value})
 
@@ -67,8 +64,6 @@ def test_arguments_that_are_not_valid(field: str, value: Any) -> None:
 )
 def test_urls_that_are_not_valid(wrong: Any) -> None:
     """They are rejected before anything is sent, and not shown: they may hold a password."""
-    from aifaceswap.redis import RedisCoordinator
-
     with pytest.raises(ConfigurationError, match=r"^url_or_factory must be a URL like") as caught:
         RedisCoordinator(wrong)
 
@@ -79,8 +74,6 @@ def test_urls_that_are_not_valid(wrong: Any) -> None:
 @pytest.mark.parametrize("made", [lambda: None, lambda: 1 / 0, object])
 async def test_a_factory_that_makes_no_client(made: Any) -> None:
     """The first call says so."""
-    from aifaceswap.redis import RedisCoordinator
-
     budget = RedisCoordinator(made).budget("scope")
     with pytest.raises(ConfigurationError, match=r"must return a redis\.asyncio client"):
         await budget.acquire()
@@ -88,8 +81,6 @@ async def test_a_factory_that_makes_no_client(made: Any) -> None:
 
 def test_no_object_shows_or_pickles_the_password() -> None:
     """A repr goes to a log, a pickle to a queue."""
-    from aifaceswap.redis import RedisCoordinator
-
     shared = RedisCoordinator(URL)
     client = AsyncClient("key", coordinator=shared)
     for held in (shared, shared.budget("a"), shared.slots("a"), shared.ends("a"), client):

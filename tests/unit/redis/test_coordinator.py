@@ -6,6 +6,7 @@ import pytest
 
 from aifaceswap import AsyncClient, Budget, Client, ConfigurationError
 from aifaceswap.emulator import Emulator
+from aifaceswap.redis import RedisCoordinator
 from support.redis_server import RedisServer
 
 
@@ -14,8 +15,6 @@ async def test_a_budget_beside_a_coordinator(
     client: type[AsyncClient | Client], redis_server: RedisServer
 ) -> None:
     """Each would limit the requests: only one of them can be given."""
-    from aifaceswap.redis import RedisCoordinator
-
     for budget in (None, Budget()):
         with pytest.raises(ConfigurationError, match="budget must be left out") as caught:
             client("key", budget=budget, coordinator=RedisCoordinator(redis_server.url))
@@ -34,8 +33,6 @@ def test_what_is_not_a_coordinator(wrong: object) -> None:
 
 async def test_calls_take_their_permits_from_redis(redis_server: RedisServer) -> None:
     """A call works as without a coordinator, and leaves keys of its scope that expire."""
-    from aifaceswap.redis import RedisCoordinator
-
     shared = RedisCoordinator(redis_server.url)
     with Emulator() as emulator:
         async with AsyncClient(

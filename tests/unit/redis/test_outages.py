@@ -21,12 +21,13 @@ PATIENT = 30.0
 PASSWORD = "pw_zq9Secret_0123456789"
 
 
-def local_or_shared(budget: RedisBudget) -> str:
+def local_or_shared(budget: RequestBudget) -> str:
     """By which rules the last requests went."""
+    assert isinstance(budget, RedisBudget)
     return "local" if budget._is_unsure else "shared"
 
 
-async def acquired_from_redis(budget: RedisBudget) -> None:
+async def acquired_from_redis(budget: RequestBudget) -> None:
     """Acquire until a permit comes from Redis again."""
     async with asyncio.timeout(PATIENT):
         while True:
