@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from aifaceswap.emulator import Emulator, Limits
-from support.redis_server import RedisServer, serving_redis
+from support.redis_fixtures import serving_redis
+from support.redis_server import RedisServer
 
 WORKER = Path(__file__).parents[1] / "support" / "slot_worker.py"
 ROWS = int(os.environ.get("AIFACESWAP_SLOT_ROWS", "0"))
