@@ -27,7 +27,7 @@ from aifaceswap.errors import ConfigurationError
 
 # Every command that this package sends; run by a script, which needs the same permissions.
 _COMMANDS: Final = """\
-DEL k|EXPIRE k 9|PEXPIRE k 9000|EXISTS k|TYPE k|TIME
+DEL k|EXPIRE k 9|PEXPIRE k 9000|TTL k|PTTL k|EXISTS k|TYPE k|TIME
 SET k 1 PX 9000 NX|GET k|DEL k
 HSET k f 1|HGET k f|HMGET k f|HGETALL k|HINCRBY k f 1|HDEL k f|DEL k
 ZADD k 1 m|ZSCORE k m|ZCARD k|ZRANK k m|ZCOUNT k 0 1|ZRANGE k 0 1|ZREVRANGE k 0 1
