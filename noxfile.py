@@ -111,12 +111,13 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """Tests inside FastAPI, Litestar, Django and Flask; and the tutorials."""
+    """Tests inside FastAPI, Litestar, Django and Flask; with a complete S3; and the tutorials."""
     session.install(".[cli,otel]", *_group("frameworks"))
     session.run(
         "pytest",
         "tests/process/apps",
         "tests/process/examples",
+        "tests/unit/files",
         "tests/unit/webhooks",
         "tests/docs/test_tutorials.py",
         *(session.posargs or PARALLEL),
