@@ -178,7 +178,7 @@ class _Running:
             await self._stopped.wait()
 
     def finish(self, call: _Call[Any]) -> None:
-        """A call is over: let its thread go on."""
+        """A call is over: let its thread continue."""
         # A loop that ends cancels its calls first: the next call must not be given to it.
         if self._main_task.done() or self._main_task.cancelling():
             self.has_ended = True

@@ -606,7 +606,7 @@ class AsyncSwaps:
             APIStatusError: The result cannot be fetched.
             APIConnectionError: The connection was lost too often, or the deadline passed.
             APIResponseError: The result is not an image, is too large, or is not on https.
-            OSError: The file cannot be written. The swap is paid: download it again.
+            OSError: The file cannot be written. The swap was charged: download it again.
         """
         # Imported here: only those who download need files and threads.
         from aifaceswap._http.download import save_result  # noqa: PLC0415
@@ -764,7 +764,7 @@ class AsyncSwaps:
             accept_new_key: Resume a journal that was made with another API key. Rows that were
                 never sent continue with the new key. Rows in progress are not sent again: their
                 outcome is `UnresolvedRowError`, and a run with the old key can still finish them.
-            max_wait: Maximum seconds, 0 or more, that requests to create swaps may be refused
+            max_wait: Maximum seconds, 0 or more, that requests to create swaps may be rejected
                 without one that is accepted, or a swap that finishes. Beyond it the run stops.
                 The daily limit can take hours.
             timeout: Maximum seconds, above 0, to wait for one swap. After it the row's outcome
@@ -865,7 +865,7 @@ class _Resources:
         self.watcher.record_seen(swap)
         try:
             await self.slots.record_created(key, swap.id)
-        except BaseException as error:  # a cancellation: the swap is paid
+        except BaseException as error:  # a cancellation: the swap was charged
             name_call(error, key, swap.id)
             raise
         return swap

@@ -222,7 +222,7 @@ class InvalidRequestError(AIFaceSwapError, ValueError):
 
 
 class APIConnectionError(AIFaceSwapError):
-    """No complete response arrived: the connection was refused, reset or cut, or timed out.
+    """No complete response arrived: connection refused, reset or dropped, or a timeout.
 
     Args:
         message: What happened.

@@ -169,7 +169,7 @@ class SwapRequest:
         source: In place of `source_url` a local file: a path, bytes, or an open binary file. A
             URL is moved to `source_url`.
         target: In place of `target_url` a local file, as `source`.
-        source_url: Public https URL of the picture of the face to put in.
+        source_url: Public https URL of the image with the face to put in.
         target_url: Public https URL of the image or GIF to transform.
         type: What the target is: ``"image"`` or ``"gif"``. Default: ``"image"``; None for a
             local target, whose bytes show it when it is read.
@@ -262,7 +262,7 @@ class Swap:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has ended without a result."""
+        """Whether it has finished without a result."""
         if self.status == SwapStatus.FAILED:
             return True
         return self.is_finished and self.status != SwapStatus.DONE and not self.result_url

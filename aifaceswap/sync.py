@@ -303,7 +303,7 @@ class Client:
 
 
 class Swaps:
-    """Swaps: create them, wait for them, fetch their pictures. It is ``client.swaps``."""
+    """Swaps: create them, wait for them, fetch their results. It is ``client.swaps``."""
 
     def __init__(self, swaps: AsyncSwaps, thread: LoopThread) -> None:
         self._swaps = swaps
@@ -549,7 +549,7 @@ class Swaps:
             APIStatusError: The result cannot be fetched.
             APIConnectionError: The connection was lost too often, or the deadline passed.
             APIResponseError: The result is not an image, is too large, or is not on https.
-            OSError: The file cannot be written. The swap is paid: download it again.
+            OSError: The file cannot be written. The swap was charged: download it again.
         """
         return self._thread.run(self._swaps.download, swap, path, max_bytes=max_bytes)
 
@@ -684,7 +684,7 @@ class Swaps:
             accept_new_key: Resume a journal that was made with another API key. Rows that were
                 never sent continue with the new key. Rows in progress are not sent again: their
                 outcome is `UnresolvedRowError`, and a run with the old key can still finish them.
-            max_wait: Maximum seconds, 0 or more, that requests to create swaps may be refused
+            max_wait: Maximum seconds, 0 or more, that requests to create swaps may be rejected
                 without one that is accepted, or a swap that finishes. Beyond it the run stops.
                 The daily limit can take hours.
             timeout: Maximum seconds, above 0, to wait for one swap. After it the row's outcome

@@ -45,7 +45,7 @@ class CallOptions:
             attempt, whatever it meets.
         max_wait: Seconds that the call may spend waiting for rate limits.
         not_retried: Errors that the caller handles itself.
-        on_attempt: Called with True when a request is sent, and with False when it has ended.
+        on_attempt: Called with True when a request is sent, and with False when it has finished.
     """
 
     timeout: float = attrs.field(default=ATTEMPT_TIMEOUT, validator=_seconds)
@@ -138,17 +138,17 @@ class CallAttempts:
             self._error = error
         return wait
 
-    def refuse(self, refusal: AIFaceSwapError) -> None:
+    def reject(self, rejection: AIFaceSwapError) -> None:
         """Take in that the rate limiter grants no permit for another attempt."""
         if self._error is None:
-            self._error = refusal
+            self._error = rejection
         else:
-            _explain(self._error, refusal)
+            _explain(self._error, rejection)
 
     def final_error(self) -> AIFaceSwapError:
         """The error that ends the call and describes all of its attempts."""
         error = self._error
-        assert error is not None  # noqa: S101 - only called after `fail` or `refuse`
+        assert error is not None  # noqa: S101 - only called after `fail` or `reject`
         error.may_have_succeeded = self._may_have_succeeded
         if isinstance(error, APIConnectionError | APIResponseError | APIStatusError):
             error.sent = self._sent

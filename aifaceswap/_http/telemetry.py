@@ -51,7 +51,7 @@ class CallObserver:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """The call has ended."""
+        """The call has finished."""
 
     def sending(self) -> None:
         """An attempt begins: its permit was granted."""
@@ -239,7 +239,7 @@ class _LoggingObserver(CallObserver):
         span.add_event("aifaceswap.attempt", attributes)
 
     def _ending(self, error: BaseException | None) -> Attributes:
-        """The attributes of how an attempt or a call has ended."""
+        """The attributes of how an attempt or a call has finished."""
         known = {
             "http.response.status_code": self._status,
             "error.type": None if error is None else type(error).__name__,

@@ -175,8 +175,8 @@ class Transport:
         """The permit for the next attempt."""
         try:
             return await self._budget.acquire(call.purpose, max_wait=attempts.permit_wait)
-        except AIFaceSwapError as refusal:
-            attempts.refuse(refusal)
+        except AIFaceSwapError as rejection:
+            attempts.reject(rejection)
             raise attempts.final_error()  # noqa: B904 - the cause is set
 
     async def _attempt(self, call: Call[Any], permit: Permit, timeout: float) -> RawResponse:

@@ -49,7 +49,7 @@ class SharedPublisher:
 
 
 class SharedPolls:
-    """One event loop's view of what all processes see: read only while somebody waits."""
+    """One event loop's view of what all processes see: read only while someone waits."""
 
     def __init__(self, ends: Ends, receive: Callable[[SwapReport, bool], None]) -> None:
         self._ends = ends

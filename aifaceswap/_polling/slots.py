@@ -1,4 +1,4 @@
-"""Slots for swaps that are created one by one: taken before, freed by whoever sees the end."""
+"""Slots for single swaps: taken before they are created, freed by any process that sees the end."""
 
 from __future__ import annotations
 

@@ -251,18 +251,18 @@ class Budget:
             self._reclaim(now)
         if max_wait is not None and self._shortest_wait(waiter.purpose, now) > max_wait:
             raise self._refusal(waiter.purpose, now)
-        if self._queue.add(waiter):  # else somebody before it waits, with an alarm
+        if self._queue.add(waiter):  # else someone before it waits, with an alarm
             self._dispatch(now)
 
     def _grant_late(self, waiter: Waiter[_Permit]) -> _Permit:
-        """A waiter's time is over: give it what is free, or refuse."""
+        """A waiter's time is over: give it what is free, or reject it."""
         with self._lock:
             now = _now()
             self._dispatch(now)
             self._queue.remove(waiter)
             if waiter.permit is not None:
                 return waiter.permit
-            # Only the first request's headers are missing: nobody is refused for that.
+            # Only the first request's headers are missing: no caller is rejected for that.
             if self._paused_until[waiter.purpose] <= now and self._window.has_room(now):
                 return self._grant(waiter.loop, now)
             raise self._refusal(waiter.purpose, now)

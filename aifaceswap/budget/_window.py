@@ -12,7 +12,7 @@ from aifaceswap.models import RateLimit
 _PROBE_SECONDS = 2.0
 # Fewer requests than this cannot meet many 429s at once.
 _PROBE_FROM = 10
-# A wall clock may jump into the next day while somebody waits for it.
+# A wall clock may jump into the next day while someone waits for it.
 _CLOCK_CHECK_SECONDS = 1.0
 # `x-ratelimit-reset` is rounded to seconds.
 _RESET_ROUNDING = 1.0

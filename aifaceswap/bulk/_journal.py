@@ -316,7 +316,7 @@ class Journal:
         self._queued += 1
         number = self._queued
         async with self._lock:
-            # Whoever came first has written for all who were waiting by then.
+            # The first one has written for all that were waiting by then.
             if self._written < number:
                 await to_thread.run_sync(self._flush)
 

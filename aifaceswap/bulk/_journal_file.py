@@ -346,7 +346,7 @@ def _lock(lock: str, path: str, cleanup: ExitStack) -> None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise _in_use(path) from None
-            # Whoever had it before may have removed it meanwhile.
+            # The run that held it may have removed it meanwhile.
             if os.path.exists(lock) and os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 cleanup.push(opened.pop_all())
                 cleanup.callback(os.unlink, lock)

@@ -78,7 +78,7 @@ class Rows:
         key_id: The journal's id of the API key; None if no key is given.
         retry_failed: Whether rows that failed are sent again; ``"all"``: those, too, that would
             fail again for their content.
-        with_pictures: Whether a row without its picture is not done yet.
+        with_pictures: Whether a row without its image is not done yet.
         checks_files: Whether the files of rows that are to be sent are all read and checked.
     """
 

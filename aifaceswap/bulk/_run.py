@@ -181,7 +181,7 @@ class AsyncBulk:
     ) -> None:
         leaving = asyncio.ensure_future(self._leave())
         cancelled: asyncio.CancelledError | None = None
-        # anyio's scopes cancel again and again, asyncio's tasks as often as somebody says so.
+        # anyio's scopes cancel again and again, asyncio's tasks as often as someone says so.
         with anyio.CancelScope(shield=True):
             while not leaving.done():
                 try:
@@ -256,7 +256,7 @@ class AsyncBulk:
         return None
 
     def call_back_in_caller(self) -> None:
-        """Have rows read and progress reported by whoever calls `next_or_none`."""
+        """Have rows read and progress reported by the caller of `next_or_none`."""
         if not isinstance(self._requests, Sequence | AsyncIterable):
             self._requests = cast("Requests", CallerRows(self._requests, self._post))
         if (report := self._settings.on_progress) is not None:

@@ -28,7 +28,7 @@ class Outcome:
         error: Why the row has no result; None if it has one.
         is_open: Whether the next run with the journal continues the row: nothing proves that it
             has failed, or its result is only not downloaded yet.
-        path: The file of its picture, if it was downloaded.
+        path: The file of its image, if it was downloaded.
         attempts: How many requests its creation took in this run.
         seconds: From its submission to its end.
     """

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load_and_run(arguments: list[str]) -> int:
-    # rich is used late, maybe after a swap has been paid: its absence must show at once.
+    # rich is used late, maybe after a swap has been charged: its absence must show at once.
     import_module("rich")
     from aifaceswap.cli.commands import run_command  # noqa: PLC0415
 

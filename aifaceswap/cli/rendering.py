@@ -63,7 +63,7 @@ def note_real_service(context: CommandContext) -> None:
 
 def write_json(value: object, **more: object) -> None:
     """Write a value to stdout as one line of JSON."""
-    # Flushed line by line: whoever reads a list gets each swap at once.
+    # Flushed line by line: the reader of a list gets each swap at once.
     click.echo(codec.dumps({**codec.unstructure(value), **more}).decode())
 
 

@@ -257,7 +257,7 @@ async def _save(
     try:
         image.save(path)
     except (InvalidRequestError, OSError) as error:
-        message = f"{describe(error)}. Swap {swap.id} is finished and paid"
+        message = f"{describe(error)}. Swap {swap.id} is finished and charged"
         again = command_line("download", swap.id, "--output", "FILE")
         raise CommandError(message, f"save its result to another file: {again}") from None
     context.set_resume(command_line("get", swap.id))

@@ -61,7 +61,7 @@ def read_json(text: bytes, into: type[T], name: str) -> T:
     """Read a value from JSON; a `ValueError` begins with `name` and names the field."""
     source = _decode(text, name)
     try:
-        value: object = json.loads(source, parse_constant=_refuse_constant)
+        value: object = json.loads(source, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: must be JSON: {error}") from None
     return _structure_file(value, into, name)
@@ -81,7 +81,7 @@ def _decode(text: bytes, name: str) -> str:
         raise ValueError(f"{name}: must be UTF-8") from None
 
 
-def _refuse_constant(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number")
 
 

@@ -112,7 +112,7 @@ class BucketStore:
 
         Raises:
             ConfigurationError: obstore or credentials are missing.
-            FileStoreError: The bucket cannot be reached, does not exist, or refuses.
+            FileStoreError: The bucket cannot be reached, does not exist, or denies access.
             InvalidRequestError: The file cannot be read, or has changed.
         """
         key = file.key

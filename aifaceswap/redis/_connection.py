@@ -304,7 +304,7 @@ class Connection:
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # retrieved: whoever waited may be gone
+            task.exception()  # retrieved: the caller may be gone
 
 
 async def _awaited(command: Command[T], client: Any) -> T:

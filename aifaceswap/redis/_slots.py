@@ -1,8 +1,8 @@
 """Slots of one API key for all processes: one for each unfinished swap.
 
 A slot is named by the idempotency key until the swap exists, then by the swap's id. It outlives
-the process that took it, because the service counts the swap and not the process: whoever sees
-that the swap has finished frees the slot.
+the process that took it, because the service counts the swap and not the process. Any
+process that sees that the swap has finished frees the slot.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class RedisSlots:
 
     async def bind(self, name: str, swap_id: str) -> None:
         """Rename a slot: its swap has been created; see `Slots.bind`."""
-        with suppress(UnreachableError):  # the swap is paid
+        with suppress(UnreachableError):  # the swap was charged
             await self._connection.evaluate(_BIND, self._keys(name), name, swap_id, _SWAP_LEASE)
 
     async def free(self, name: str) -> None:

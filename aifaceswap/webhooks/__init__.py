@@ -8,7 +8,7 @@ once::
 
     app = webhooks.WebhookApp(handler, keys=[api_key])  # uvicorn, or mounted in another app
 
-The key that signs deliveries *is* the API key: whoever can verify a delivery can spend credits.
+The key that signs deliveries *is* the API key: anyone who can verify a delivery can spend credits.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class Receiver:
         # A small body may unpack to a huge one, and the signature covers what was sent.
         if encoding.lower() not in _PLAIN_ENCODINGS:
             raise RejectedError(UNSUPPORTED_MEDIA_TYPE, "unsupported media type")
-        # Python refuses to convert thousands of digits.
+        # Python does not convert thousands of digits.
         if length.isdecimal() and int(length[:19]) > self.max_body:
             raise too_large()
 
@@ -237,7 +237,7 @@ class Receiver:
 
 
 def check_handler(handler: object, client: object) -> None:
-    """Check that deliveries reach somebody.
+    """Check that deliveries reach someone.
 
     Args:
         handler: The handler, or None.
@@ -260,7 +260,7 @@ def _log_rejection(body: bytes, verdict: Verdict) -> None:
     if verdict.reason != WebhookVerificationReason.BODY_MALFORMED:
         _log.info("webhook verification failed: %s", verdict.reason)
         return
-    # Its sender has the key: this is the service, and somebody's swap.
+    # Its sender has the key: this is the service, and someone's swap.
     found = _swap_id(body)
     swap_id = "unknown" if found is None else found[1].decode()
     try:

@@ -49,6 +49,13 @@ PHRASES = {
     r"\bput right\b|\bset right\b": "fix",
     r"\bstruck\b|\bstrikes?\b": "applies, triggers",
     r"\b(he|his|him)\b": "they, their; your user",
+    r"(?<!connection )(?<!connection was )\brefus(e|es|ed|ing|als?)\b": "reject",
+    r"\bpictures?\b": "image, photo, plot",
+    r"\bwhoever\b": "anyone who",
+    r"\bhas ended\b": "has finished",
+    r"(?<!pre)\bpaid\b": "charged",
+    r"\bstands (in|on|at)\b": "is in",
+    r"\bsomebody\b": "someone; what it is",
 }
 
 

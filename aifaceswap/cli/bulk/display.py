@@ -131,7 +131,7 @@ class BulkDisplay:
 
     def show(self, progress: BulkProgress) -> None:
         """Show how far the run is."""
-        # A slot that is free again: a swap of this run has ended, not one of an earlier run.
+        # A slot that is free again: a swap of this run has finished, not one of an earlier run.
         ended = max(0, self._progress.in_flight - progress.in_flight)
         self._ended += ended
         self._ends.extend([self._clock()] * ended)

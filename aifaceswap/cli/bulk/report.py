@@ -128,7 +128,7 @@ class _Images:
         # A path in the journal is relative to where the run was started, or to the journal.
         folders = (os.curdir, arguments.journal.parent)
         self._folders = [os.path.abspath(folder) for folder in folders]
-        # The same photo stands in many rows.
+        # Many rows have the same photo.
         self.of_file = lru_cache(8192)(self._of_file)
         self.of_url = lru_cache(8192)(self._of_url)
 

@@ -1,7 +1,7 @@
 """`webhook listen`: deliveries are received, verified, shown and forwarded to a local app.
 
 Nothing is remembered. A repeated delivery is forwarded again: the first one may have failed, or
-somebody tests how the app handles duplicates.
+someone tests how the app handles duplicates.
 """
 
 from __future__ import annotations

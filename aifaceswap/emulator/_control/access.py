@@ -1,4 +1,4 @@
-"""Who may use the emulator: programs and its own pages, but no page of somebody else."""
+"""Who may use the emulator: programs and its own pages, but no page of someone else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
 
-from aifaceswap.emulator._service.errors import Problem, Refused
+from aifaceswap.emulator._service.errors import Problem, Rejected
 from aifaceswap.emulator._validators import is_loopback
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]*
 
 
 def check_host(host: str, bound_to: str) -> None:
-    """Raise `Refused` if the `Host` is another site's name, which resolves to this machine."""
+    """Raise `Rejected` if the `Host` is another site's name, which resolves to this machine."""
     match = _HOST.fullmatch(host)
     if match is None or not _is_ours((match[1] or match[2]).lower(), bound_to.lower()):
         raise _forbidden("Host", host)
 
 
-def refuse_strangers(headers: Mapping[str, str], bound_to: str) -> None:
-    """Raise `Refused` for what a browser sends on behalf of another page.
+def reject_strangers(headers: Mapping[str, str], bound_to: str) -> None:
+    """Raise `Rejected` for what a browser sends on behalf of another page.
 
     Such a page can send requests to loopback: its `Origin` or `Sec-Fetch-Site` shows it. Or it can
     have its own name resolved to loopback: then that name is in `Host`.
@@ -38,9 +38,9 @@ def refuse_strangers(headers: Mapping[str, str], bound_to: str) -> None:
         raise _forbidden("Sec-Fetch-Site", site)
 
 
-def _forbidden(name: str, value: str) -> Refused:
+def _forbidden(name: str, value: str) -> Rejected:
     message = f"{name}: {value[:100]!r} does not belong to this emulator."
-    return Refused(Problem(403, "forbidden", message))
+    return Rejected(Problem(403, "forbidden", message))
 
 
 def _is_ours(name: str, bound_to: str) -> bool:

@@ -12,7 +12,7 @@ import attrs
 
 from aifaceswap.emulator import _validators as validators
 from aifaceswap.emulator._control import page
-from aifaceswap.emulator._control.access import refuse_strangers
+from aifaceswap.emulator._control.access import reject_strangers
 from aifaceswap.emulator._control.views import (
     show_account,
     show_delivery,
@@ -25,7 +25,7 @@ from aifaceswap.emulator._service import ids
 from aifaceswap.emulator._service.api import describe, encode
 from aifaceswap.emulator._service.errors import (
     Problem,
-    Refused,
+    Rejected,
     invalid,
     method_not_allowed,
     not_found,
@@ -117,32 +117,32 @@ class Control:
             "swaps/*/image": {"GET": self._image},
         }
 
-    def refuse(self, head: ServerRequest) -> ServerResponse | None:
+    def reject(self, head: ServerRequest) -> ServerResponse | None:
         """Return the error of a request that is wrong whatever its body is, which is not read."""
         try:
             if head.path == page.PATH:
                 page.check(head)
             else:
-                refuse_strangers(head.headers, self.emulator.host)
+                reject_strangers(head.headers, self.emulator.host)
                 self._route(head)
-        except Refused as refused:
-            return self._describe(refused)
+        except Rejected as rejected:
+            return self._describe(rejected)
         return None
 
     async def respond(self, request: ServerRequest) -> ServerResponse:
-        """Respond to a request that `refuse()` has let pass."""
+        """Respond to a request that `reject()` has let pass."""
         if request.path == page.PATH:
             return page.respond()
         handler, name = self._route(request)
         try:
             reply = await self._call(handler, request, name)
-        except Refused as refused:
-            return self._describe(refused)
+        except Rejected as rejected:
+            return self._describe(rejected)
         return reply if isinstance(reply, ServerResponse) else self._make_response(*reply)
 
     async def _call(self, handler: Handler, request: ServerRequest, name: str) -> Reply:
         if request.flaw is not None:
-            raise Refused(request.flaw)
+            raise Rejected(request.flaw)
         try:
             reply = handler(request, name)
             return await reply if isinstance(reply, Awaitable) else reply
@@ -151,8 +151,8 @@ class Control:
         except (ValueError, TypeError) as error:
             raise invalid(str(error)) from None
 
-    def _describe(self, refused: Refused) -> ServerResponse:
-        problem = refused.problem
+    def _describe(self, rejected: Rejected) -> ServerResponse:
+        problem = rejected.problem
         return self._make_response(problem.status, problem, problem.headers)
 
     def _make_response(
@@ -166,7 +166,7 @@ class Control:
         return ServerResponse(status, headers, encode(value))
 
     def _route(self, request: ServerRequest) -> tuple[Handler, str]:
-        """The handler, and what stands in the place of the star."""
+        """The handler, and what the star stands for."""
         parts = (request.path + "/").removeprefix(PREFIX).strip("/").split("/")
         if parts[0] == "files":
             parts = parts[:2]  # then the file's own name

@@ -21,7 +21,7 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def check(request: ServerRequest) -> None:
-    """Raise `Refused` unless the method of a request for `PATH` is right."""
+    """Raise `Rejected` unless the method of a request for `PATH` is right."""
     if request.method not in {"GET", "HEAD"}:
         raise method_not_allowed(request.method, ["GET", "HEAD"])
 

@@ -22,7 +22,7 @@ from aifaceswap.emulator._control.access import check_host
 from aifaceswap.emulator._control.api import PREFIX as CONTROL
 from aifaceswap.emulator._control.page import PATH as PAGE
 from aifaceswap.emulator._server.broken_responses import BrokenResponse, Silence
-from aifaceswap.emulator._service.errors import Problem, Refused
+from aifaceswap.emulator._service.errors import Problem, Rejected
 from aifaceswap.emulator._service.files import LARGEST_FILE
 from aifaceswap.emulator._service.files import PREFIX as FILES
 from aifaceswap.emulator._service.messages import ServerRequest, ServerResponse
@@ -111,8 +111,8 @@ class _Connection(web.RequestHandler):
             self.log_exception("The emulator failed", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionResetError("a response was in progress")
-        refusal = _OURS if ours else _NOT_HTTP
-        return self._frontend.refuse(ServerRequest("", "", "", {}, refusal=refusal))
+        rejection = _OURS if ours else _NOT_HTTP
+        return self._frontend.reject(ServerRequest("", "", "", {}, rejection=rejection))
 
 
 class _Manager(web.Server):
@@ -142,7 +142,7 @@ class Frontend:
             response.status, (*response.headers, ("Date", http_date(now))), response.body
         )
 
-    def refuse(self, request: ServerRequest) -> web.Response:
+    def reject(self, request: ServerRequest) -> web.Response:
         """Reject a request whose body is not read, and close its connection."""
         return _close(to_response(self.respond(request)))
 
@@ -154,9 +154,9 @@ class Frontend:
         if cast("_Connection", request.protocol).doomed:
             return Silence()
         head = ServerRequest(request.method, path, query, request.headers)
-        refusal = self._check_host(request)
-        if refusal is not None:
-            return self.refuse(attrs.evolve(head, refusal=refusal))
+        rejection = self._check_host(request)
+        if rejection is not None:
+            return self.reject(attrs.evolve(head, rejection=rejection))
         if self.control is not None and (path == PAGE or (path + "/").startswith(CONTROL)):
             return await self._handle_control(self.control, request, head)
         action = api.find_fault(request.method, path) if api.faults.requests else None
@@ -173,17 +173,17 @@ class Frontend:
             # A URL in the request line wins over the header.
             for name in () if host is None else {host, request.host}:
                 check_host(name, self.host)
-        except Refused as refused:
-            return refused.problem
+        except Rejected as rejected:
+            return rejected.problem
         return None
 
     async def _handle_control(
         self, control: Control, request: web.BaseRequest, head: ServerRequest
     ) -> web.StreamResponse:
-        refusal = control.refuse(head)
-        if refusal is None:
+        rejection = control.reject(head)
+        if rejection is None:
             return to_response(await control.respond(await _receive(request, head)))
-        response = to_response(refusal)
+        response = to_response(rejection)
         return _close(response) if request.body_exists else response
 
     async def _break(

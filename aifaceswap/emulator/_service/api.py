@@ -13,7 +13,7 @@ from aifaceswap.emulator._actions import CODES, ChangePrices, RevokeKey, Status
 from aifaceswap.emulator._service import description, ids
 from aifaceswap.emulator._service.errors import (
     Problem,
-    Refused,
+    Rejected,
     invalid,
     method_not_allowed,
     not_found,
@@ -93,10 +93,10 @@ class Api:
         if not getattr(fault, "commit", True) and not isinstance(fault, Status):
             return ServerResponse(0, (("x-request-id", request_id),), b"")
         try:
-            _check_refusal(request)
+            _check_rejection(request)
             if isinstance(fault, Status) and not fault.commit:
                 account = self.state.find_account(request.headers.get("Authorization"))
-                _refuse(fault)
+                _reject(fault)
             if request.path.startswith(LINKS):
                 return self.results.respond(request, now)
             if request.path == description.PATH:
@@ -107,13 +107,13 @@ class Api:
                 self.state.prices = {**self.state.prices, **_prices_of(fault)}
             status, value = self._route(request)(account, request, now)
             if isinstance(fault, Status):
-                _refuse(fault)
+                _reject(fault)
             headers: tuple[tuple[str, str], ...] = ()
             code = None
-        except Refused as refused:
-            status, headers = refused.problem.status, refused.problem.headers
-            code = refused.problem.code
-            value = describe(refused.problem, request_id)
+        except Rejected as rejected:
+            status, headers = rejected.problem.status, rejected.problem.headers
+            code = rejected.problem.code
+            value = describe(rejected.problem, request_id)
         common = (_JSON, ("x-request-id", request_id), *self._limit_headers(account, now))
         return ServerResponse(status, common + headers, _encode(value).encode(), code)
 
@@ -216,15 +216,15 @@ class Api:
         return value
 
 
-def _check_refusal(request: ServerRequest) -> None:
-    if request.refusal is not None:
-        raise Refused(request.refusal)
+def _check_rejection(request: ServerRequest) -> None:
+    if request.rejection is not None:
+        raise Rejected(request.rejection)
 
 
-def _refuse(action: Status) -> NoReturn:
+def _reject(action: Status) -> NoReturn:
     code = action.code or CODES.get(action.status, "error")
     wait = 1 if action.retry_after is None and action.status == _TOO_MANY else action.retry_after
-    raise Refused(Problem(action.status, code, action.message, retry_header(wait)))
+    raise Rejected(Problem(action.status, code, action.message, retry_header(wait)))
 
 
 def retry_header(wait: float | str | None) -> tuple[tuple[str, str], ...]:
@@ -257,11 +257,11 @@ def tidy(value: float) -> float:
 def _check_json(request: ServerRequest) -> None:
     media_type = request.headers.get("Content-Type", "").partition(";")[0]
     if media_type.strip().lower() != "application/json":
-        raise Refused(_NOT_JSON)
+        raise Rejected(_NOT_JSON)
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise Refused(_ENCODED)
+        raise Rejected(_ENCODED)
     if request.flaw is not None:
-        raise Refused(request.flaw)
+        raise Rejected(request.flaw)
 
 
 def _read_key(request: ServerRequest) -> str | None:

@@ -17,7 +17,7 @@ PATH = "/openapi.json"
 
 
 def respond(request: ServerRequest, api: str) -> ServerResponse:
-    """Return the description with `api` as its only server; may raise `Refused`."""
+    """Return the description with `api` as its only server; may raise `Rejected`."""
     if request.method not in {"GET", "HEAD"}:
         raise method_not_allowed(request.method, ["GET", "HEAD"])
     return ServerResponse(200, (("Content-Type", "application/json"),), _describe(api))

@@ -22,7 +22,7 @@ class Problem:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Refused(Exception):  # noqa: N818 (it is a response, not a fault of ours)
+class Rejected(Exception):  # noqa: N818 (it is a response, not a fault of ours)
     """Ends the handling of a request with a problem."""
 
     def __init__(self, problem: Problem) -> None:
@@ -30,17 +30,17 @@ class Refused(Exception):  # noqa: N818 (it is a response, not a fault of ours)
         self.problem = problem
 
 
-def invalid(message: str) -> Refused:
+def invalid(message: str) -> Rejected:
     """A `validation_error`; `message` starts with the field's name where there is one."""
-    return Refused(Problem(400, "validation_error", message))
+    return Rejected(Problem(400, "validation_error", message))
 
 
-def not_found(message: str = "There is nothing here.") -> Refused:
+def not_found(message: str = "There is nothing here.") -> Rejected:
     """A 404."""
-    return Refused(Problem(404, "not_found", message))
+    return Rejected(Problem(404, "not_found", message))
 
 
-def method_not_allowed(method: str, allowed: list[str]) -> Refused:
+def method_not_allowed(method: str, allowed: list[str]) -> Rejected:
     """A 405 that says which methods are allowed."""
     message = f"{method[:20]} is not allowed here; use {' or '.join(allowed)}."
-    return Refused(Problem(405, "method_not_allowed", message, (("Allow", ", ".join(allowed)),)))
+    return Rejected(Problem(405, "method_not_allowed", message, (("Allow", ", ".join(allowed)),)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from aifaceswap.emulator._service.errors import Problem, Refused, invalid
+from aifaceswap.emulator._service.errors import Problem, Rejected, invalid
 
 if TYPE_CHECKING:
     from aifaceswap.emulator._service.schema import SwapParams
@@ -34,7 +34,7 @@ class FileStore:
     _files: dict[str, tuple[str, bytes]] = attrs.field(factory=dict[str, tuple[str, bytes]])
 
     def add(self, sha256: str, media_type: str, content: bytes) -> None:
-        """Keep a file; may raise `Refused`."""
+        """Keep a file; may raise `Rejected`."""
         if hashlib.sha256(content).hexdigest() != sha256:
             raise invalid("The path must have the SHA-256 of the body.")
         self._files[sha256] = media_type, content
@@ -50,7 +50,7 @@ class FileStore:
         del self._files[sha256]
 
     def check(self, params: SwapParams) -> None:
-        """Raise `Refused` if a file of a swap is not here, or the target is of another type."""
+        """Raise `Rejected` if a file of a swap is not here, or the target is of another type."""
         for field, url in (("source_url", params.source_url), ("target_url", params.target_url)):
             named = _NAMED.fullmatch(url)
             if named is None:
@@ -58,9 +58,9 @@ class FileStore:
             _, content = self._files.get(named[1], ("", b""))
             if not content:
                 text = f"{field}: there is no such file."
-                raise Refused(Problem(400, "source_unreachable", text))
+                raise Rejected(Problem(400, "source_unreachable", text))
             if field == "target_url" and (params.type == "gif") != content.startswith(_GIF):
-                raise Refused(_WRONG_TYPE)
+                raise Rejected(_WRONG_TYPE)
 
 
 def is_local_file(url: str) -> bool:

@@ -24,7 +24,7 @@ class ServerRequest:
         headers: Names match in any case.
         body: The bytes as sent, still encoded where there is a Content-Encoding.
         flaw: What is wrong with the body if it could not be read completely.
-        refusal: Why the request is rejected before anything else.
+        rejection: Why the request is rejected before anything else.
         fault: The fault that applies to it, if any.
     """
 
@@ -34,7 +34,7 @@ class ServerRequest:
     headers: Mapping[str, str]
     body: bytes = b""
     flaw: Problem | None = None
-    refusal: Problem | None = None
+    rejection: Problem | None = None
     fault: RequestAction | None = None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from aifaceswap.emulator._service.errors import Problem, Refused
+from aifaceswap.emulator._service.errors import Problem, Rejected
 from aifaceswap.emulator._times import TICK
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class Meter:
     today: int = attrs.field(default=0, init=False)
 
     def admit(self, now: float) -> None:
-        """Count one request, or raise `Refused`."""
+        """Count one request, or raise `Rejected`."""
         self.forget(now)
         if self.remaining() <= 0:
-            raise Refused(rate_limited(self.reset(now) - now))
+            raise Rejected(rate_limited(self.reset(now) - now))
         if self.limits.per_day is not None and self.today >= self.limits.per_day:
-            raise Refused(rate_limited_daily(now))
+            raise Rejected(rate_limited_daily(now))
         self.today += 1
         if self.limits.per_minute is not None:
             self.recent.append(now)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from aifaceswap.emulator._service import ids, images
-from aifaceswap.emulator._service.errors import Problem, Refused, method_not_allowed, not_found
+from aifaceswap.emulator._service.errors import Problem, Rejected, method_not_allowed, not_found
 from aifaceswap.emulator._service.messages import ServerResponse
 from aifaceswap.emulator._service.schema import read_query
 
@@ -93,12 +93,12 @@ class ResultStore:
         return hmac.digest(self._key, f"{path}?{times}".encode(), hashlib.sha256).hex()
 
     def respond(self, request: ServerRequest, now: float) -> ServerResponse:
-        """Return the image or a part of it; may raise `Refused`."""
+        """Return the image or a part of it; may raise `Rejected`."""
         if request.method not in {"GET", "HEAD"}:
             raise method_not_allowed(request.method, ["GET", "HEAD"])
-        refusal = self._check_link(request, now)
-        if refusal is not None:
-            return refusal
+        rejection = self._check_link(request, now)
+        if rejection is not None:
+            return rejection
         swap = self.state.find(request.path.rpartition("/")[2].rpartition(".")[0])
         if swap is None:
             raise not_found()
@@ -114,7 +114,7 @@ class ResultStore:
         given = query.get("X-Amz-Signature" if presigned else "signature", "")
         wanted = self._sign(request.path, times).encode()
         if not hmac.compare_digest(wanted, given.encode(errors="replace")):
-            return _refuse(403, "The signature of this link is wrong.", as_xml=presigned)
+            return _reject(403, "The signature of this link is wrong.", as_xml=presigned)
         # The signature proves that the times were written here.
         if presigned:
             start = timegm(time.strptime(query["X-Amz-Date"], _STAMP))
@@ -122,23 +122,23 @@ class ResultStore:
         else:
             end = int(times)
         if end < now:
-            return _refuse(self.style.expired_status, "This link has expired.", as_xml=presigned)
+            return _reject(self.style.expired_status, "This link has expired.", as_xml=presigned)
         return None
 
 
 _PARAMETERS: Final = ("expires", "signature", "X-Amz-Date", "X-Amz-Expires", "X-Amz-Signature")
 
 
-def _refuse(status: int, message: str, *, as_xml: bool) -> ServerResponse:
+def _reject(status: int, message: str, *, as_xml: bool) -> ServerResponse:
     code = _CODES[status]
     if not as_xml:
-        raise Refused(Problem(status, code, message))
+        raise Rejected(Problem(status, code, message))
     body = _XML.format(code=code.title().replace("_", ""), message=message)
     return ServerResponse(status, (("Content-Type", "application/xml"),), body.encode(), code)
 
 
 def serve(swap: StoredSwap, headers: Mapping[str, str]) -> ServerResponse:
-    """Return the image of a finished swap or the part in a Range header; may raise `Refused`."""
+    """Return the image of a finished swap or the part in a Range header; may raise `Rejected`."""
     image = _draw(swap.id, swap.params.type)
     etag = f'"{hashlib.blake2b(image, digest_size=8).hexdigest()}"'
     modified = email.utils.formatdate(swap.finish, usegmt=True)
@@ -158,7 +158,7 @@ def serve(swap: StoredSwap, headers: Mapping[str, str]) -> ServerResponse:
 
 
 def read_range(header: str | None, size: int) -> range | None:
-    """Return the bytes that a Range header asks for, None for all; may raise `Refused`."""
+    """Return the bytes that a Range header asks for, None for all; may raise `Rejected`."""
     match = _RANGE.fullmatch((header or "").strip())
     first, last = match.groups() if match else ("", "")
     if not first and not last:
@@ -168,7 +168,7 @@ def read_range(header: str | None, size: int) -> range | None:
     start = int(first) if first else max(0, size - int(last))
     stop = min(size, int(last) + 1) if first and last else size
     if start >= stop:
-        raise Refused(_unsatisfiable(size))
+        raise Rejected(_unsatisfiable(size))
     return range(start, stop)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 
-from aifaceswap.emulator._service.errors import Problem, Refused, invalid
+from aifaceswap.emulator._service.errors import Problem, Rejected, invalid
 from aifaceswap.emulator._service.files import is_local_file
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def read_json(body: bytes) -> object:
-    """Decode a body strictly: UTF-8, no NaN, not nested too deep; may raise `Refused`."""
+    """Decode a body strictly: UTF-8, no NaN, not nested too deep; may raise `Rejected`."""
     try:
         value: object = _decode(body.decode())
     except UnicodeDecodeError:
@@ -125,7 +125,7 @@ def _read_source(body: dict[str, object], field: str) -> str:
         return given
     url, host = _read_url(body, field)
     if not _is_public(host, _UNREACHABLE):
-        raise Refused(_unreachable(field))
+        raise Rejected(_unreachable(field))
     return url
 
 
@@ -225,7 +225,7 @@ def _read_metadata(body: dict[str, object]) -> dict[str, Any] | None:
 
 
 def read_query(query: str, *names: str) -> dict[str, str]:
-    """Return the named parameters of a raw query; may raise `Refused`."""
+    """Return the named parameters of a raw query; may raise `Rejected`."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
     except ValueError:
@@ -240,7 +240,7 @@ def read_query(query: str, *names: str) -> dict[str, str]:
 
 
 def read_limit(query: Mapping[str, str]) -> int:
-    """Return the page size of a query; may raise `Refused`."""
+    """Return the page size of a query; may raise `Rejected`."""
     text = query.get("limit")
     if text is None:
         return DEFAULT_PAGE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from aifaceswap.emulator._service import ids, scenarios
-from aifaceswap.emulator._service.errors import Problem, Refused, invalid, not_found
+from aifaceswap.emulator._service.errors import Problem, Rejected, invalid, not_found
 from aifaceswap.emulator._service.files import FileStore
 from aifaceswap.emulator._service.meter import Meter, rate_limited_concurrent
 from aifaceswap.emulator._service.schema import are_same
@@ -91,7 +91,7 @@ class StoredSwap:
 
 
 @attrs.frozen(eq=False)
-class Refusal:
+class Rejection:
     """An error that is repeated for its idempotency key."""
 
     params: SwapParams
@@ -107,8 +107,8 @@ class KeyAccount:
     meter: Meter
     live: bool = True
     swaps: list[StoredSwap] = attrs.field(factory=list[StoredSwap], init=False, repr=False)
-    replies: dict[str, StoredSwap | Refusal] = attrs.field(
-        factory=dict[str, "StoredSwap | Refusal"], init=False, repr=False
+    replies: dict[str, StoredSwap | Rejection] = attrs.field(
+        factory=dict[str, "StoredSwap | Rejection"], init=False, repr=False
     )
     unfinished: list[tuple[float, int, StoredSwap]] = attrs.field(
         factory=list[tuple[float, int, StoredSwap]], init=False, repr=False
@@ -150,18 +150,18 @@ class ServiceState:
         """Return the account of an Authorization header, if there is one."""
         try:
             return self.authenticate(header)
-        except Refused:
+        except Rejected:
             return None
 
     def authenticate(self, header: str | None) -> KeyAccount:
-        """Return the account of an Authorization header, or raise `Refused`."""
+        """Return the account of an Authorization header, or raise `Rejected`."""
         scheme, _, key = (header or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key or " " in key:
-            raise Refused(_UNAUTHORIZED)
+            raise Rejected(_UNAUTHORIZED)
         account = self.accounts.get(key)
         if account is None or not account.live:
-            raise Refused(_INVALID_KEY)
+            raise Rejected(_INVALID_KEY)
         return account
 
     def settle(self, now: float) -> None:
@@ -181,47 +181,49 @@ class ServiceState:
         now: float,
         life: scenarios.Life | None = None,
     ) -> tuple[StoredSwap, bool]:
-        """Create a swap (True), or find that of the idempotency key; may raise `Refused`."""
+        """Create a swap (True), or find that of the idempotency key; may raise `Rejected`."""
         if key is not None and (earlier := self._find_earlier(account, key, now)) is not None:
             return self._replay(earlier, params, now), False
         self.settle(now)
         try:
             self._check(account, params, now)
-        except Refused as refused:
-            if key is not None and refused.problem.code == _NO_CREDITS.code:
-                account.replies[key] = Refusal(params, refused.problem, now)
+        except Rejected as rejected:
+            if key is not None and rejected.problem.code == _NO_CREDITS.code:
+                account.replies[key] = Rejection(params, rejected.problem, now)
             raise
         return self._add(account, params, key, now, life), True
 
     def _find_earlier(
         self, account: KeyAccount, key: str, now: float
-    ) -> StoredSwap | Refusal | None:
+    ) -> StoredSwap | Rejection | None:
         earlier, ttl = account.replies.get(key), self.idempotency.forget_after
         if earlier is not None and ttl is not None and earlier.created + ttl <= now + TICK:
             return None
         return earlier
 
-    def _replay(self, earlier: StoredSwap | Refusal, params: SwapParams, now: float) -> StoredSwap:
+    def _replay(
+        self, earlier: StoredSwap | Rejection, params: SwapParams, now: float
+    ) -> StoredSwap:
         if not are_same(earlier.params, params):
             status = self.idempotency.reuse_status
-            raise Refused(Problem(status, "idempotency_conflict", _CONFLICT))
+            raise Rejected(Problem(status, "idempotency_conflict", _CONFLICT))
         if now + TICK < earlier.created + self.idempotency.in_progress:
-            raise Refused(_IN_PROGRESS)
-        if isinstance(earlier, Refusal):
-            raise Refused(earlier.problem)
+            raise Rejected(_IN_PROGRESS)
+        if isinstance(earlier, Rejection):
+            raise Rejected(earlier.problem)
         return earlier
 
     def _check(self, account: KeyAccount, params: SwapParams, now: float) -> None:
         problem = scenarios.find_problem((params.source_url, params.target_url), now)
         if problem is not None:
-            raise Refused(problem)
+            raise Rejected(problem)
         self.files.check(params)
         if self.credits < self.prices[params.type]:
-            raise Refused(_NO_CREDITS)
+            raise Rejected(_NO_CREDITS)
         concurrent = account.meter.limits.concurrent
         if concurrent is not None and len(account.unfinished) >= concurrent:
             wait = account.unfinished[0][0] - now
-            raise Refused(rate_limited_concurrent(min(wait, _LONGEST_WAIT)))
+            raise Rejected(rate_limited_concurrent(min(wait, _LONGEST_WAIT)))
 
     def _add(
         self,
@@ -259,11 +261,11 @@ class ServiceState:
         return self.duration + self.spread * (2 * ids.fraction(self.seed, "spread", number) - 1)
 
     def find(self, swap_id: str) -> StoredSwap | None:
-        """Return the swap with this id, whoever owns it."""
+        """Return the swap with this id, of any key."""
         return self._by_id.get(swap_id)
 
     def get(self, account: KeyAccount, swap_id: str, now: float) -> StoredSwap:
-        """Return one swap of the account, or raise `Refused`; other keys' swaps do not exist."""
+        """Return one swap of the account, or raise `Rejected`; other keys' swaps do not exist."""
         swap = self._by_id.get(swap_id)
         if swap is None or swap.owner is not account or swap.created > now - self.lag.get + TICK:
             raise not_found("No swap with this id.")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aifaceswap.emulator._service.errors import Refused
+from aifaceswap.emulator._service.errors import Rejected
 from aifaceswap.emulator._service.results import read_range
 from support.emulator_world import make_world
 
@@ -74,7 +74,7 @@ def test_a_link_expires_and_each_look_gives_a_new_one() -> None:
         ("signature=", "signature=%ED%A0%80"),
     ],
 )
-def test_a_link_that_was_tampered_with_is_refused(change: tuple[str, str]) -> None:
+def test_a_link_that_was_tampered_with_is_rejected(change: tuple[str, str]) -> None:
     """Whatever is changed in it, the answer is an error, never a picture."""
     world = make_world()
     reply = fetch(world, make_link(world).replace(*change, 1))
@@ -127,7 +127,7 @@ def test_a_single_range_of_bytes_is_read(header: str | None, expected: range | N
 @pytest.mark.parametrize("header", ["bytes=100-", "bytes=100-200", "bytes=-0"])
 def test_a_range_without_bytes_is_not_satisfiable(header: str) -> None:
     """416 says how long the picture is."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Rejected) as caught:
         read_range(header, 100)
 
     assert caught.value.problem.status == 416
@@ -139,7 +139,7 @@ def test_no_range_is_outside_the_picture(header: str, size: int) -> None:
     """A range that is obeyed has bytes, and all of them are there."""
     try:
         part = read_range(header, size)
-    except Refused:
+    except Rejected:
         return
     assert part is None or (part and range(size)[part.start : part.stop] == part)
 
