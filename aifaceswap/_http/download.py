@@ -153,14 +153,14 @@ async def _current_link(swap_id: str, get: GetSwap) -> str:
             await asyncio.sleep(delay)
     raise APIResponseError(
         f"swap {swap_id} is {status}, but the API has returned no link to its result for "
-        f"{sum(_LINK_POLLS):g} s; the swap is charged already: download it again later"
+        f"{sum(_LINK_POLLS):g} s; the swap was charged: download it again later"
     )
 
 
 def _with_advice(error: OSError, swap_id: str) -> OSError:
     """The same error; its message says that nothing is lost."""
     text = (
-        f"{error.strerror or error}; the swap is charged already, and its result is not lost: "
+        f"{error.strerror or error}; the swap was charged, and its result is not lost: "
         f"client.swaps.download({swap_id!r}, path) downloads it again"
     )
     return OSError(error.errno, text, error.filename)

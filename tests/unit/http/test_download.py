@@ -385,7 +385,7 @@ async def test_a_link_that_never_comes_ends_in_an_error(tmp_path: Path) -> None:
     store = Store([None])
     async with ScriptedServer(store.serve) as server, client_of(server) as client:
         began = asyncio.get_running_loop().time()
-        with pytest.raises(APIResponseError, match="paid: download it again"):
+        with pytest.raises(APIResponseError, match="charged: download it again"):
             await client.swaps.download("tsk_1", tmp_path / "r.jpg")
         assert 15 <= asyncio.get_running_loop().time() - began <= 20
 
@@ -540,7 +540,7 @@ async def test_an_error_of_the_disk_says_that_nothing_is_lost(tmp_path: Path) ->
 
     (tmp_path / "out").mkdir()
     async with ScriptedServer(remove_folder) as server, client_of(server) as client:
-        with pytest.raises(FileNotFoundError, match=r"paid.*download\('tsk_1', path\)"):
+        with pytest.raises(FileNotFoundError, match=r"charged.*download\('tsk_1', path\)"):
             await client.swaps.download(swap_of(server), tmp_path / "out" / "r.jpg")
 
 

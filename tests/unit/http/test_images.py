@@ -107,7 +107,8 @@ def test_any_bytes_are_judged(data: bytes, said: str) -> None:
         ("a", "image/jpeg", True),
         ("a.v2", "image/png", True),
         ("a.tif", "image/tiff", True),
-        ("a.png", "image/heic", True),
+        ("a.png", "image/heic", False),
+        ("a.png", "image/jxl", True),
     ],
 )
 def test_a_name_fits_its_bytes(name: str, kind: str, is_right: bool) -> None:

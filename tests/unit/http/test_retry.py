@@ -74,6 +74,7 @@ TABLE: list[tuple[AIFaceSwapError, bool]] = [
     (errors.BulkStoppedError("x"), False),
     (errors.UnresolvedRowError("x"), False),
     (errors.JournalError("x"), False),
+    (errors.FileStoreError("x"), False),
     (errors.WebhookVerificationError("x"), False),
 ]
 
