@@ -28,7 +28,7 @@ Factory = Callable[[], Any]
 
 # Seconds after a failure in which nothing is tried: calls do not each wait for a timeout.
 _PAUSE = 1.0
-# A server that refuses some commands only would else be reported each second.
+# A server that rejects only some commands would else be reported each second.
 _WARNING_PAUSE = 60.0
 _CONNECTIONS = 8
 # A response may lie in the socket while the event loop is blocked: redis-py waits for longer

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-ALLOWED = 10
+ALLOWED = 20
 
 ROOT = Path(__file__).parents[2]
 PLACES = ("aifaceswap/**/*.py", "aifaceswap/**/*.html", "docs/**/*.md", "README.md", "CHANGELOG.md")

@@ -21,7 +21,7 @@ from aifaceswap.models import Swap, SwapRequest
 
 # Seconds for a swap to finish within the run that creates it: others can use the ledger at once.
 _NO_TIME = 1e-9
-# Seconds that a request to create a swap may be refused, by limits or a service that is down.
+# Seconds that a request to create a swap may be rejected, by limits or a service that is down.
 _MAX_WAIT = 20.0
 # Seconds until a ledger that another process uses is tried again.
 _PAUSE = 0.5

@@ -36,7 +36,7 @@ from aifaceswap.errors import (
 )
 from aifaceswap.models import Swap, without_queries
 
-#: Hosts refuse responses of more than 1 MiB, in which an image is base64.
+#: Hosts reject responses of more than 1 MiB, in which an image is base64.
 MAX_ENCODED = 1_000_000
 _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _SHOWN = 1000  # characters of a reason
