@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from html import escape
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from urllib.parse import quote
 
 import attrs
@@ -226,9 +226,11 @@ class _Page:
         return self.images.of_url(swap.result_url)
 
     def _count(self, error: AIFaceSwapError, swap: Swap | None) -> tuple[str, str]:
-        reason = swap.error if swap is not None and isinstance(swap.error, Mapping) else {}
-        code = getattr(error, "code", None) or reason.get("code") or ""
-        kind = type(error).__name__, str(code)[:_LONGEST_CODE]
+        reason: object = None if swap is None else swap.error
+        code: object = getattr(error, "code", None)
+        if code is None and isinstance(reason, Mapping):
+            code = cast("Mapping[str, object]", reason).get("code")
+        kind = type(error).__name__, str(code or "")[:_LONGEST_CODE]
         self.kinds[kind] += 1
         self.examples.setdefault(kind, _shorten(error.message))
         return kind
