@@ -186,7 +186,11 @@ class RowFiles:
             raise InvalidRequestError(text, field="source")
         inputs = await self.read_all(entry.inputs)
         published = await self._publish_all(inputs.files)
-        files = {name: _frozen(inputs.files[name], published[name]) for name in published}
+        values = local_files(inputs.request)
+        files = {
+            name: {"path": _path(values[name]), **_frozen(inputs.files[name], published[name])}
+            for name in published
+        }
         return attrs.evolve(
             entry,
             body=inputs.body_with({name: file.url for name, file in published.items()}),
@@ -260,6 +264,12 @@ def _load(entry: JournalEntry) -> Mapping[str, Any]:
 
 def _written(value: Any) -> str:
     return value.text if isinstance(value, WrittenPath) else os.fsdecode(value)
+
+
+def _path(value: Any) -> str | None:
+    """Where a file is, for reports; None: it is not a file with a path."""
+    is_path = isinstance(value, str | os.PathLike)
+    return os.path.abspath(os.fsdecode(value)) if is_path else None
 
 
 def _stat(value: Any) -> tuple[int, int] | None:

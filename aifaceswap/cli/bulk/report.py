@@ -39,6 +39,7 @@ _MOST_EMBEDDED = 2000
 # Browsers do not open pages that are much larger.
 _MOST_BYTES = 256 * 1024 * 1024
 _LONGEST_TEXT, _LONGEST_CODE = 2000, 40
+_INPUTS = ("source", "target")
 _STEP = 1000  # rows between two updates of the display
 
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
@@ -178,6 +179,7 @@ class _Page:
     def add(self, entry: JournalEntry) -> None:
         """Write a row in the order in which the page's script reads it."""
         body: dict[str, Any] = codec.loads(entry.body)
+        files: dict[str, Any] = codec.loads((entry.files or "{}").encode())
         swap, error = entry.swap, entry.error
         self.states[STATES[entry.state]] += 1
         self.credits += (entry.cost or 0) + entry.earlier_cost
@@ -192,8 +194,7 @@ class _Page:
             entry.cost,
             round(entry.seconds, 3),
             entry.key,
-            self.images.of_url(body["source_url"]),
-            self.images.of_url(body["target_url"]),
+            *(self._input(files.get(name), body.get(f"{name}_url")) for name in _INPUTS),
             self._result(entry, swap),
             None if created is None else f"{created.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
             None if metadata is None else _shorten(_encode(metadata)),
@@ -217,6 +218,13 @@ class _Page:
             else:
                 file.write((texts[part] if number % 2 else part).encode())
         file.flush()
+
+    def _input(self, file: Mapping[str, Any] | None, url: str | None) -> _Image | None:
+        """A source or target: the local file that was published, or else its URL."""
+        path = None if file is None else file.get("path")
+        if path is not None:
+            return self.images.of_file(path) or path
+        return None if url is None else self.images.of_url(url)
 
     def _result(self, entry: JournalEntry, swap: Swap | None) -> _Image | None:
         path = None if entry.path is None else os.fsdecode(entry.path)

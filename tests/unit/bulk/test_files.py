@@ -270,6 +270,7 @@ async def test_a_resumed_row_sends_the_bytes_that_were_written_down(tmp_path: Pa
         assert known["target"]["size"] == target.st_size
         assert known["target"]["mtime_ns"] == target.st_mtime_ns
         assert len(known["target"]["sha256"]) == 64
+        assert known["target"]["path"] == str(tmp_path / f"{entry.number}.gif")
 
 
 @pytest.mark.parametrize("commit", [True, False])

@@ -218,6 +218,24 @@ def file_of(link: str, folder: Path) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(url.path)))
 
 
+def test_local_files_are_shown(command: Command) -> None:
+    """A source or target that was published is its file; what has no path is its URL."""
+    Path("face.gif").write_bytes(GIF)
+    gone = str(Path("gone.gif").resolve())
+    files = {"source": {"path": str(Path("face.gif").resolve())}, "target": {"path": gone}}
+    write(
+        entry(0, files=json.dumps(files), body={"source_url": SIGNED, "target_url": SIGNED}),
+        entry(1, files=json.dumps({"source": {"path": None}}), body={"source_url": SIGNED}),
+        entry(2, body={"source_url": None}),
+    )
+    command("bulk", "report", "run.sqlite", "--embed")
+    page = Page.read()
+
+    assert page.rows[0][8:10] == [[files["source"]["path"], "face.gif", 0], gone]
+    assert page.rows[1][8:10] == ["https://example.com/1.jpg?…", [TARGET]]
+    assert page.rows[2][8] is None
+
+
 def test_embedded_images(command: Command) -> None:
     """Each file once, whatever its name says; what is not an image stays a file."""
     Path("1.jpg").write_bytes(GIF)
