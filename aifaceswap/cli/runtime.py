@@ -17,7 +17,7 @@ from aifaceswap.budget import Budget, RequestBudget
 from aifaceswap.cli.context import CommandContext, current_context
 from aifaceswap.cli.failures import CommandError
 from aifaceswap.cli.rendering import note
-from aifaceswap.cli.shared import LimitedCoordinator, open_coordinator
+from aifaceswap.cli.shared import open_coordinator
 from aifaceswap.client import AsyncClient
 from aifaceswap.emulator import Emulator
 from aifaceswap.errors import ConfigurationError
@@ -93,11 +93,9 @@ async def connect(
         else:
             key, base_url, proxy = read_key(), None, context.proxy or "environment"
             files = context.files
-        shared = await stack.enter_async_context(open_coordinator(context))
+        shared = await stack.enter_async_context(open_coordinator(context, limit))
         budget: RequestBudget | Literal["shared"] = "shared"
-        if limit is not None and shared is not None:
-            shared = LimitedCoordinator(shared, limit)
-        elif limit is not None:
+        if shared is None and limit is not None:
             budget = limit(Budget())
         yield await stack.enter_async_context(
             AsyncClient(

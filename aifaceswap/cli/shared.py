@@ -49,8 +49,13 @@ class LimitedCoordinator:
 
 
 @asynccontextmanager
-async def open_coordinator(context: CommandContext) -> AsyncGenerator[Coordinator | None]:
-    """Connect to the server, if there is one, and share the key's limits through it."""
+async def open_coordinator(
+    context: CommandContext, limit: Callable[[RequestBudget], RequestBudget] | None = None
+) -> AsyncGenerator[Coordinator | None]:
+    """Connect to the server, if there is one, and share the key's limits through it.
+
+    `limit` wraps the rate limiter in another one.
+    """
     if context.redis is None:
         yield None
         return
@@ -59,7 +64,9 @@ async def open_coordinator(context: CommandContext) -> AsyncGenerator[Coordinato
         raise CommandError(*denied(context.redis, report))
     from aifaceswap.redis import RedisCoordinator  # noqa: PLC0415 - an extra
 
-    coordinator = RedisCoordinator(context.redis)
+    coordinator: Coordinator = RedisCoordinator(context.redis)
+    if limit is not None:
+        coordinator = LimitedCoordinator(coordinator, limit)
     try:
         yield coordinator
     finally:

@@ -27,13 +27,11 @@ from aifaceswap.errors import ConfigurationError
 
 # Every command that this package sends; run by a script, which needs the same permissions.
 _COMMANDS: Final = """\
-DEL k|EXPIRE k 9|PEXPIRE k 9000|TTL k|PTTL k|EXISTS k|TYPE k|TIME
-SET k 1 PX 9000 NX|GET k|DEL k
-HSET k f 1|HGET k f|HMGET k f|HGETALL k|HINCRBY k f 1|HDEL k f|DEL k
-ZADD k 1 m|ZSCORE k m|ZCARD k|ZRANK k m|ZCOUNT k 0 1|ZRANGE k 0 1|ZREVRANGE k 0 1
-ZRANGEBYSCORE k 0 1|ZREMRANGEBYSCORE k 0 0|ZREM k m|DEL k
-XADD k MAXLEN ~ 9 * f 1|XTRIM k MAXLEN 9|XLEN k|XRANGE k - +|XREVRANGE k + - COUNT 1
-XREAD COUNT 1 STREAMS k 0|DEL k"""
+TIME|SET k 1 PX 9000 NX|GET k|EXPIRE k 9|PEXPIRE k 9000|TTL k|PTTL k|DEL k
+HSET k f 1|HGET k f|HMGET k f|HINCRBY k f 1|HDEL k f|DEL k
+ZADD k 1 m|ZSCORE k m|ZCARD k|ZRANK k m|ZCOUNT k 0 1|ZRANGE k 0 1|ZRANGEBYSCORE k 0 1
+ZREMRANGEBYSCORE k 0 0|ZREM k m|DEL k
+XADD k MAXLEN ~ 9 * f 1|XTRIM k MAXLEN 9|XREAD COUNT 1 STREAMS k 0|DEL k"""
 
 _SCRIPT: Final = """
 local denied = {}
