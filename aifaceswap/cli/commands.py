@@ -27,6 +27,7 @@ from aifaceswap.cli.options import (
     connection_options,
     date_option,
     examples,
+    files_option,
     metadata_option,
     output_option,
     redis_option,
@@ -41,8 +42,7 @@ from aifaceswap.cli.webhook.commands import webhook
 
 _EPILOG = (
     examples(
-        "aifaceswap --emulator run https://example.com/face.jpg \\",
-        "    https://example.com/target.jpg --output result.jpg",
+        "aifaceswap --emulator run face.jpg party.gif --output out.gif",
         "aifaceswap bulk rows.csv --output results/",
         "aifaceswap run --help",
     )
@@ -52,6 +52,7 @@ _EPILOG = (
 Environment:
   AIFACESWAP_API_KEY   the API key, from your account on aifacesswap.com
   AIFACESWAP_BASE_URL  another base URL, with /api/v1 at its end
+  AIFACESWAP_FILES     a bucket for local files, for --files
   AIFACESWAP_REDIS     a Redis server, for --redis
   HTTPS_PROXY          a proxy; NO_PROXY excludes hosts
 
@@ -98,14 +99,12 @@ def _drop_unwritable() -> None:
 def _swap_options(function: Function) -> Function:
     """The arguments of a swap, under the names that the API has for them."""
     decorators = (
-        click.argument("source_url", metavar="SOURCE"),
-        click.argument("target_url", metavar="TARGET"),
+        click.argument("source", metavar="SOURCE"),
+        click.argument("target", metavar="TARGET"),
         click.option(
             "--type",
             type=click.Choice(["image", "gif"]),
-            default="image",
-            show_default=True,
-            help="Type of TARGET.",
+            help="Type of TARGET. Default: gif for a local GIF, else image.",
         ),
         click.option(
             "--face-index",
@@ -120,6 +119,7 @@ def _swap_options(function: Function) -> Function:
             default=None,
             help="Turn face enhancement on or off (default: the service decides).",
         ),
+        files_option,
         click.option("--webhook-url", metavar="URL", help="URL to notify when the swap finishes."),
         metadata_option,
         click.option(
@@ -170,9 +170,10 @@ def cli(ctx: click.Context, emulator: bool) -> None:
     epilog=examples(
         "aifaceswap run https://example.com/face.jpg \\",
         "    https://example.com/target.jpg --output result.jpg",
+        "# local files, through a bucket of yours",
+        "aifaceswap run face.jpg party.gif --output out.gif --files s3://bucket",
         "# without a key, on this machine",
-        "aifaceswap --emulator run https://example.com/face.jpg \\",
-        "    https://example.com/target.jpg --output result.jpg",
+        "aifaceswap --emulator run face.jpg party.gif --output out.gif",
     ),
 )
 @_swap_options
@@ -186,7 +187,8 @@ def run(
 ) -> None:
     """Create a swap, wait for it and save the result.
 
-    SOURCE is the face, TARGET the image to put it into. Both are public https URLs.
+    SOURCE is the face, TARGET the image or GIF to put it into. Each is a local file or a public
+    https URL. Local files are uploaded to the bucket of --files, or to the emulator.
     """
     from aifaceswap.cli import runtime, swaps
     from aifaceswap.cli.output import open_file
@@ -212,7 +214,8 @@ def run(
 def create(context: CommandContext, /, **swap: Any) -> None:
     """Create a swap and return without waiting.
 
-    SOURCE is the face, TARGET the image to put it into. Both are public https URLs.
+    SOURCE is the face, TARGET the image or GIF to put it into. Each is a local file or a public
+    https URL. Local files are uploaded to the bucket of --files, or to the emulator.
     """
     from aifaceswap.cli import runtime, swaps
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 import click
@@ -30,6 +31,7 @@ class CommandContext:
         proxy: The proxy that was typed.
         redis: The URL of the Redis server that other processes share; None: none.
         files: The store of local files that was typed; None: the one in the environment.
+        has_files: Whether the command has uploaded local files.
         idempotency_key: The key of the swap that is created, once it may have been sent.
         resume: The command that continues what has been charged, if there is any.
         longer_timeout: The ``--timeout`` to try next, after one that was too short.
@@ -44,6 +46,7 @@ class CommandContext:
     proxy: str | None = None
     redis: str | None = attrs.field(default=None, repr=False)
     files: str | None = None
+    has_files: bool = False
     idempotency_key: str | None = None
     resume: str | None = None
     longer_timeout: str | None = None
@@ -53,14 +56,24 @@ class CommandContext:
         """Whether data is shown as a table: stdout is a terminal, and JSON was not asked for."""
         return not self.as_json and sys.stdout.isatty()
 
-    def retyped(self, *options: object, emulated: bool | None = None) -> str:
-        """The command as it was typed, with options after its name that replace earlier ones."""
-        words = [word for word in _without(self.arguments, options) if word != "--emulator"]
+    def retyped(
+        self,
+        *options: object,
+        emulated: bool | None = None,
+        replaced: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> str:
+        """The command as it was typed, with options after its name that replace earlier ones.
+
+        `replaced` has other words in place of some that were typed.
+        """
+        left_out = ("--files", *options) if emulated else options
+        words = [word for word in _without(self.arguments, left_out) if word != "--emulator"]
         at = words.index(self.command) if self.command in words else 0
         flags = words[:at]
         if self.emulated if emulated is None else emulated:
             flags.insert(0, "--emulator")
-        return command_line(*flags, *words[at : at + 1], *options, *words[at + 1 :])
+        rest = [replaced.get(word, word) for word in words[at + 1 :]]
+        return command_line(*flags, *words[at : at + 1], *options, *rest)
 
     def set_resume(self, *commands: str) -> None:
         """Remember the commands that continue from here, one after the other."""

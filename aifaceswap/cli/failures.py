@@ -56,7 +56,6 @@ INTERRUPTED, TERMINATED = 130, 143
 API_PATH = urlsplit(DEFAULT_BASE_URL).path
 
 _COMMANDS_WITH_ID = {"get", "wait", "download"}
-_URL_ARGUMENTS = {"source_url", "target_url"}
 
 
 class CommandError(click.ClickException):
@@ -135,7 +134,7 @@ ADVICE: dict[type[BaseException], Advice] = {
     ServiceUnavailableError: Advice(
         ERROR, "The service is off or overloaded. Wait {delay}. {again}"
     ),
-    FileStoreError: Advice(ERROR, f"Check the bucket in {FILES_VARIABLE}. {{again}}"),
+    FileStoreError: Advice(ERROR, f"Check the bucket (--files, {FILES_VARIABLE}). {{again}}"),
     SwapFailedError: Advice(FAILED, "Try other images; each attempt is a new swap."),
     WaitTimeoutError: Advice(TIMEOUT, "The swap is still running. {again}"),
     # If its cause is known, the row of the cause applies.
@@ -149,16 +148,20 @@ ADVICE: dict[type[BaseException], Advice] = {
     OSError: Advice(ERROR, "Free some space, or use a file that can be written. {again}"),
 }
 
-# These two need other advice than the rest of their class.
+# These need other advice than the rest of their class.
 _BY_FIELD = {
     "api_key": Advice(
         NO_ACCESS,
         f"Set your key (from your account on {SITE}):\n  export {API_KEY_VARIABLE}=<your key>\n"
         "Or try it without a key:{emulated}",
     ),
+    "files": Advice(
+        ERROR,
+        "Use public https:// URLs, or a bucket of yours (pip install 'aifaceswap[files]'):\n"
+        f"  export {FILES_VARIABLE}=s3://bucket/prefix\nOr try it without a bucket:{{emulated}}",
+    ),
     "base_url": Advice(ERROR, f"Correct {BASE_URL_VARIABLE}, or unset it to use {SITE}."),
 }
-_LOCAL_FILE = Advice(USAGE, "Local files cannot be uploaded yet. Host the image and pass its URL.")
 _WRONG_BASE_URL = Advice(
     ERROR, f"{BASE_URL_VARIABLE} probably needs {API_PATH} at the end:{{longer_base_url}}"
 )
@@ -176,8 +179,9 @@ _EMULATED: dict[type[BaseException], Advice] = {
 #: What the user knows the arguments of the client as.
 ARGUMENTS = {
     "concurrency": "--concurrency",
-    "source_url": "SOURCE",
-    "target_url": "TARGET",
+    "source": "SOURCE",
+    "target": "TARGET",
+    "files": "--files",
     "swap_id": "ID",
     "swap": "ID",
     "type": "--type",
@@ -225,8 +229,6 @@ def find_advice(error: Exception, context: CommandContext) -> Advice:
     error = _cause(error)
     if isinstance(error, ConfigurationError) and error.field in _BY_FIELD:
         return _BY_FIELD[error.field]
-    if _is_local_file(error):
-        return _LOCAL_FILE
     if isinstance(error, NotFoundError) and not context.emulated:
         if _lacks_api_path():
             return _WRONG_BASE_URL
@@ -242,9 +244,6 @@ def describe(error: Failure) -> str:
         return f"Not found: {_custom_base_url()} ({error.status})"
     if isinstance(error, APIStatusError):
         return f"{error.message} ({' '.join(str(x) for x in (error.status, error.code) if x)})"
-    if isinstance(error, InvalidRequestError) and _is_local_file(error):
-        argument = ARGUMENTS[error.field]
-        return f"{argument} must be a public https:// URL, not a local file: {error.value}"
     if isinstance(error, ConfigurationError | InvalidRequestError):
         named = error.message.startswith(error.field)
         field = ARGUMENTS.get(error.field, error.field) if named else ""
@@ -252,12 +251,6 @@ def describe(error: Failure) -> str:
     if isinstance(error, AIFaceSwapError):
         return error.message
     return f"{error.filename or 'output'}: {error.strerror or error}"
-
-
-def _is_local_file(error: Exception) -> bool:
-    if not isinstance(error, InvalidRequestError) or error.field not in _URL_ARGUMENTS:
-        return False
-    return isinstance(error.value, str) and bool(error.value) and "://" not in error.value
 
 
 def _custom_base_url() -> str:

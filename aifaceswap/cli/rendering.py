@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aifaceswap._api import codec
-from aifaceswap._limits import API_KEY_VARIABLE
+from aifaceswap._limits import API_KEY_VARIABLE, FILES_VARIABLE
 from aifaceswap.cli.context import SITE, CommandContext, current_context
 from aifaceswap.models import Account, Swap, without_query
 
@@ -58,6 +58,8 @@ def note_real_service(context: CommandContext) -> None:
     note("This was a private emulator: nothing reached the service, and nothing was charged.")
     note(f"Next, with a key from your account on {SITE}:")
     note(f"  export {API_KEY_VARIABLE}=<your key>")
+    if context.has_files:
+        note(f"  export {FILES_VARIABLE}=s3://<your bucket>")
     note(f"  {context.retyped(emulated=False)}")
 
 

@@ -10,16 +10,18 @@ from typing import Any
 
 import attrs
 
+from aifaceswap._api.requests import local_files
 from aifaceswap._http.images import SwapImage, fits
 from aifaceswap._http.saving import check_target
 from aifaceswap._limits import MAX_PAGE_SIZE
 from aifaceswap.cli import rendering, runtime
 from aifaceswap.cli.context import CommandContext, command_line
-from aifaceswap.cli.failures import CommandError, describe
+from aifaceswap.cli.failures import ARGUMENTS, CommandError, describe
 from aifaceswap.cli.output import STDOUT, binary_stdout
 from aifaceswap.cli.rendering import Display, note
 from aifaceswap.client import AsyncClient
-from aifaceswap.errors import InvalidRequestError, WaitTimeoutError
+from aifaceswap.errors import ConfigurationError, InvalidRequestError, WaitTimeoutError
+from aifaceswap.files._local import check_file
 from aifaceswap.models import Swap, SwapPage, SwapRequest
 
 # Seconds to suggest after a wait that was too short.
@@ -209,15 +211,38 @@ async def _create(
     context: CommandContext, client: AsyncClient, arguments: SwapArguments, display: Display
 ) -> Swap:
     key = arguments.idempotency_key or str(uuid.uuid4())
+    options = [] if arguments.idempotency_key else ["--idempotency-key", key]
+    request, files = arguments.request, local_files(arguments.request)
+    if files:
+        display.say("Uploading the files")
+        request = await _publish(context, client, request)
+        options += ["--type", str(request.type)]
+        display.say("Creating the swap")
+    # A key belongs to one body: the same swap has the same URLs.
+    urls = {"source": request.source_url, "target": request.target_url}
+    replaced = {str(file): urls[name] for name, file in files.items()}
     context.idempotency_key = key
-    options = () if arguments.idempotency_key else ("--idempotency-key", key)
-    context.set_resume(context.retyped(*options))
-    request = attrs.asdict(arguments.request, recurse=False)
-    swap = await client.swaps.create(**request, idempotency_key=key)
+    context.set_resume(context.retyped(*options, replaced=replaced))
+    fields = attrs.asdict(request, recurse=False)
+    swap = await client.swaps.create(**fields, idempotency_key=key)
     then = () if arguments.output is None else (_download_command(swap, arguments.output),)
     context.set_resume(command_line("wait", swap.id), *then)
     display.note(f"Created {rendering.printable(swap.id)}.")
     return swap
+
+
+async def _publish(
+    context: CommandContext, client: AsyncClient, request: SwapRequest
+) -> SwapRequest:
+    """Upload local files."""
+    publisher = client._resources.publishing.publisher()
+    if publisher.store is None:
+        for name, file in local_files(request).items():
+            check_file(name, file)
+            text = f"{ARGUMENTS[name]} is a local file, which the service cannot read: {file!s}"
+            raise ConfigurationError(text, field="files")
+    context.has_files = True
+    return await publisher.publish_files(request)
 
 
 async def _wait(

@@ -126,6 +126,8 @@ class Terminal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # A reader of the README is in a clone.
+        (folder / "docs").symlink_to(DOCS)
         self._servers: list[tuple[subprocess.Popen[bytes], int]] = []
         self._ports = {port: str(_free_port()) for port in PORTS}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

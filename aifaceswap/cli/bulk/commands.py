@@ -17,6 +17,7 @@ from aifaceswap.cli.options import (
     common_options,
     connection_options,
     examples,
+    files_option,
     open_option,
     redis_option,
     suggest_real_service,
@@ -137,6 +138,7 @@ def bulk() -> None:
     metavar="SECONDS",
     help="Time a swap takes, for the estimate of --dry-run.",
 )
+@files_option
 @redis_option("Share the key's limits with other processes.")
 @connection_options
 @click.pass_obj
@@ -147,7 +149,8 @@ def run(
 
     \b
     Columns of a CSV file, or fields of JSON objects, one object a line:
-      source_url, target_url (required)
+      source, target (required): a public https URL, or the path of a local
+      file, relative to ROWS; source_url and target_url take URLs alone
       type, target_face_index, enable_face_enhancer, webhook_url,
       metadata (a JSON object), row_id (your own name of the row)
     Empty cells are ignored.

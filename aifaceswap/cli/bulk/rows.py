@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar, cast
 import attrs
 
 from aifaceswap import _validation
+from aifaceswap._api.requests import local_files
 from aifaceswap.bulk._files import WrittenPath
 from aifaceswap.errors import InvalidRequestError
 from aifaceswap.models import SwapRequest
@@ -53,6 +54,11 @@ class Row:
     request: SwapRequest | None = None
     row_id: str | None = None
     error: InvalidRequestError | None = None
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it names a local file."""
+        return self.request is not None and bool(local_files(self.request))
 
     @property
     def item(self) -> SwapRequest | Mapping[str, Any]:

@@ -188,6 +188,7 @@ class _Run:
     def _requests(self) -> Iterator[SwapRequest | Mapping[str, Any]]:
         for row in self.rows:
             self._open[row.number] = row
+            self.context.has_files |= row.has_files
             # The run rejects an invalid row; its own error replaces that of the run.
             yield row.item
         self._all_read = True

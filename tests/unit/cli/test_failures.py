@@ -259,17 +259,6 @@ def test_what_is_unexpected_before_anything_is_paid(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("argument", ["SOURCE", "TARGET"])
-def test_a_local_file(argument: str, command: Command) -> None:
-    """Local files cannot be uploaded, and the message names the file."""
-    urls = ["./face.jpg", TARGET] if argument == "SOURCE" else [FACE, "./face.jpg"]
-    outcome = command("run", *urls)
-    wanted = f"Error: {argument} must be a public https:// URL, not a local file: ./face.jpg\n"
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith(wanted)
-    assert outcome.next == "Local files cannot be uploaded yet. Host the image and pass its URL."
-
-
 @pytest.mark.usefixtures("service")
 @pytest.mark.parametrize(
     ("key", "position"), [("Bearer key_1", 6), ('"key_1"', 0), ("'key_1'", 0), ("`key_1`", 0)]
