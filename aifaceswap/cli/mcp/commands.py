@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from aifaceswap.cli.context import CommandContext
-from aifaceswap.cli.options import FiniteFloat, connection_options, examples
+from aifaceswap.cli.options import FiniteFloat, connection_options, examples, files_option
 
 # Loaded late, as in `aifaceswap.cli.commands`.
 # ruff: noqa: PLC0415
@@ -53,6 +53,7 @@ from aifaceswap.cli.options import FiniteFloat, connection_options, examples
     metavar="FOLDER",
     help="Let agents use the images in this folder; can be repeated. Default: URLs only.",
 )
+@files_option
 @connection_options
 @click.pass_obj
 def mcp(context: CommandContext, /, **how: Any) -> None:

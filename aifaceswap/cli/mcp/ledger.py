@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import attrs
@@ -19,12 +19,16 @@ from aifaceswap.client import AsyncClient
 from aifaceswap.errors import AIFaceSwapError, BulkStoppedError, JournalError
 from aifaceswap.models import Swap, SwapRequest
 
+T = TypeVar("T")
+
 # Seconds for a swap to finish within the run that creates it: others can use the ledger at once.
 _NO_TIME = 1e-9
 # Seconds that a request to create a swap may be rejected, by limits or a service that is down.
 _MAX_WAIT = 20.0
 # Seconds until a ledger that another process uses is tried again.
 _PAUSE = 0.5
+# Seconds that a result may be held up to write down its end.
+_RECORD_WITHIN = 3.0
 
 
 class CreditLimitError(AIFaceSwapError):
@@ -81,61 +85,66 @@ class Ledger:
             CreditLimitError: It could cost more than is left.
             AIFaceSwapError: It was not created, or nobody knows; the same name resumes.
         """
-        row: dict[str, Any] = {}
         async with self._turn:
-            while True:
+            row: dict[str, Any] = {}
+
+            async def find_or_create() -> Swap:
                 balance = await self.balance(name)
                 if balance.row is not None and balance.row.swap is not None:
                     return balance.row.swap
-                limit = self._limit(balance)
-                row = row or {**attrs.asdict(await request()), "row_id": name}
-                # A row that was rejected was not charged: it is sent again, under a new key.
-                was_rejected = balance.row is not None and balance.row.state == State.FAILED
-                try:
-                    return await self._create(row, limit, retry_failed=was_rejected)
-                except JournalError as error:
-                    if not error.in_use:
-                        raise
-                await anyio.sleep(_PAUSE)
+                if balance.spent >= self.max_credits:
+                    raise self._limit_error(balance)
+                if not row:
+                    row.update(attrs.asdict(await request()), row_id=name)
+                return await self._create(row, balance)
+
+            return await _when_free(find_or_create)
 
     async def balance(self, name: str = "") -> Balance:
         """What is spent, and the row of this name."""
         return await to_thread.run_sync(self._read, named_identity(name))
 
     async def record_end(self, swap: Swap, saved_as: Path | None = None) -> None:
-        """Write down that a swap has finished; it can wait until the ledger is free."""
-        if self._path.exists():
-            with suppress(JournalError):
-                await to_thread.run_sync(record_end, self._path, swap, saved_as)
+        """Write down that a swap has finished, unless the ledger is in use for long."""
 
-    async def _create(self, row: Mapping[str, Any], limit: float, *, retry_failed: bool) -> Swap:
+        async def record() -> None:
+            await to_thread.run_sync(record_end, self._path, swap, saved_as)
+
+        if self._path.exists():
+            with suppress(JournalError), anyio.move_on_after(_RECORD_WITHIN):
+                await _when_free(record)
+
+    async def _create(self, row: Mapping[str, Any], balance: Balance) -> Swap:
+        # A row that was rejected was not charged: it is sent again, under a new key.
+        was_rejected = balance.row is not None and balance.row.state == State.FAILED
         run = self._client.swaps.bulk(
             _without_end(row),
             journal=self._path,
             timeout=_NO_TIME,
             max_wait=_MAX_WAIT,
-            max_credits=limit,
-            retry_failed="all" if retry_failed else False,
+            max_credits=max(0.0, self.max_credits - balance.reserved),
+            retry_failed="all" if was_rejected else False,
             mark=True,
         )
         try:
             async with run as outcomes:
                 outcome = await anext(outcomes)
         except BulkStoppedError as error:
-            raise _reason(error) from None
+            cause = error.__cause__ or error
+            # Any other reason has a class of its own.
+            is_limit = type(cause) is AIFaceSwapError
+            raise (self._limit_error(balance) if is_limit else cause) from None
         if outcome.swap is not None:
             return outcome.swap
         raise outcome.error or AIFaceSwapError("the ledger has no swap for this call")
 
-    def _limit(self, balance: Balance) -> float:
-        """The credits that the journal may cost, less what may have been spent unseen."""
-        limit = self.max_credits - balance.reserved
-        if balance.spent < limit:
-            return limit
+    def _limit_error(self, balance: Balance) -> CreditLimitError:
         text = f"{balance.spent:g} of {self.max_credits:g} credits are spent"
+        if balance.spent < self.max_credits:
+            text += ", and this swap could cost more than the rest"
         if balance.unanswered:
-            text += ", and calls that had no response may have cost the rest: repeat those first"
-        raise CreditLimitError(text)
+            text += "; calls without a response may have been charged: repeat those first"
+        return CreditLimitError(text)
 
     def _read(self, identity: bytes) -> Balance:
         balance = Balance()
@@ -153,12 +162,15 @@ class Ledger:
         return balance
 
 
-def _reason(stopped: BulkStoppedError) -> BaseException:
-    """Why a run of one row has stopped."""
-    cause = stopped.__cause__
-    if type(cause) is AIFaceSwapError:  # any other reason has a class of its own
-        return CreditLimitError(cause.message)
-    return stopped if cause is None else cause
+async def _when_free(use: Callable[[], Awaitable[T]]) -> T:
+    """Use the ledger, once no other process does."""
+    while True:
+        try:
+            return await use()
+        except JournalError as error:
+            if not error.in_use:
+                raise
+        await anyio.sleep(_PAUSE)
 
 
 async def _without_end(row: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any]]:

@@ -42,6 +42,8 @@ _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _SHOWN = 1000  # characters of a reason
 _SAME = "again with the same arguments: nothing is charged twice."
 _AGAIN = f"Call {_SAME}"
+# A proxy or another server has responded: its page says nothing to a model.
+_PAGE = f"{_AGAIN} If that does not help, ask the user to run aifaceswap doctor."
 _OTHER_IMAGES = "Do not repeat this call. Use other images."
 
 #: What to do next; the row of an error's own class applies, or that of its nearest base class.
@@ -130,9 +132,11 @@ def failure(error: ToolError) -> CallToolResult:
 
 def _sentences(error: Exception, reason: str) -> str:
     """What happened and what to do next; the arguments have shorter names than the API's."""
-    code = error.code if isinstance(error, APIStatusError) else None
-    reason = without_queries(reason).replace("source_url", "source").replace("target_url", "target")
     advice = next(_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE)
+    if isinstance(error, APIStatusError) and error.code is None:
+        reason, advice = f"HTTP {error.status} without an error of the API", _PAGE
+    elif isinstance(error, APIStatusError):
+        reason = f"{reason.rstrip('.')} ({error.code})"
+    reason = without_queries(reason).replace("source_url", "source").replace("target_url", "target")
     delay = format_duration(getattr(error, "retry_after", None))
-    shown = f"{reason[:_SHOWN].rstrip('.')}{f' ({code})' if code else ''}"
-    return f"{shown}. {advice.format(delay=delay)}"
+    return f"{reason[:_SHOWN].rstrip('.')}. {advice.format(delay=delay)}"

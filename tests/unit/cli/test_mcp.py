@@ -18,7 +18,7 @@ from aifaceswap import AsyncClient
 from aifaceswap.bulk._journal import State
 from aifaceswap.bulk._record import record_end
 from aifaceswap.emulator import Emulator
-from aifaceswap.emulator.faults import Body, Fault, Stall, Status
+from aifaceswap.emulator.faults import Body, CloudflarePage, Fault, Stall, Status
 from aifaceswap.errors import JournalError
 from support.bulk_runs import posts, states
 from support.samples import FACE, TARGET
@@ -191,10 +191,11 @@ async def test_the_limit_holds(start: Start, emulator: Emulator) -> None:
     """Over calls at the same time and over restarts; a swap that is known costs nothing."""
     async with start(max_credits=3) as agent:
         replies = await asyncio.gather(*(agent.create(variation=n) for n in range(6)))
-    assert sum(reply.is_error for reply in replies) == 3
+    created = [number for number, reply in enumerate(replies) if not reply.is_error]
+    assert len(created) == 3
     async with start(max_credits=3) as agent:
         refused = await agent.create(variation=7)
-        known = await agent.create(variation=0)
+        known = await agent.create(variation=created[0])
         account = await agent("account")
     assert len(emulator.swaps) == 3
     assert refused.is_error
@@ -210,7 +211,7 @@ async def test_the_next_price_counts(start: Start, emulator: Emulator) -> None:
         await agent.create(variation=1)
         refused = await agent.create(type="gif", variation=2)
         assert refused.is_error
-        assert "max_credits is 4, and 3 are spent" in refused.text
+        assert "3 of 4 credits are spent, and this swap could cost more" in refused.text
         assert not (await agent.create(variation=2)).is_error
     assert sum(swap.credit_cost for swap in emulator.swaps) == 4
 
@@ -221,6 +222,7 @@ async def test_what_has_no_response_counts(start: Start, emulator: Emulator) -> 
         emulator.add_fault(Fault("POST /swaps", Status(500, commit=True), times=3))
         await agent.create(variation=1)
         refused = await agent.create(variation=2)
+        assert "0 of 2 credits are spent" in refused.text
         assert "repeat those first" in refused.text
         await agent.create(variation=1)
         assert not (await agent.create(variation=2)).is_error
@@ -333,6 +335,15 @@ async def test_errors_are_sentences(start: Start, emulator: Emulator) -> None:
             assert text in reply.text
             assert "Error executing tool" not in reply.text
     assert emulator.swaps == ()
+
+
+async def test_pages_of_proxies_are_not_shown(start: Start, emulator: Emulator) -> None:
+    """What another server has to say is nothing for a model."""
+    emulator.add_fault(Fault("GET /swaps/*", CloudflarePage(403)))
+    async with start() as agent:
+        reply = await agent("get", swap_id="tsk_1")
+    assert reply.is_error
+    assert reply.text.startswith(f"HTTP 403 without an error of the API. {AGAIN}")
 
 
 async def test_errors_that_the_user_can_fix(
