@@ -390,6 +390,7 @@ class AsyncSwaps:
         Raises:
             InvalidRequestError: An argument is not valid, or a file cannot be read or is not an
                 image; no swap was created.
+            ConfigurationError: The store of local files cannot be used.
             FileStoreError: A local file could not be published; no swap was created.
             InsufficientCreditsError: Add credits and send it again with a new key.
             SourceUnreachableError: The service cannot fetch one of the URLs.

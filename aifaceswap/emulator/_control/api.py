@@ -52,7 +52,8 @@ T = TypeVar("T")
 PREFIX: Final = "/_emulator/"
 
 _BODY = "The body"
-_IMAGE = re.compile(r"image/[a-z0-9.+-]{1,40}")
+# Without a plus: an SVG could run scripts on the page of the emulator.
+_IMAGE = re.compile(r"image/[a-z0-9.-]{1,40}")
 _SHOWN, _MOST_SHOWN = 100, 10_000
 _HEADERS = (
     ("Content-Type", "application/json"),

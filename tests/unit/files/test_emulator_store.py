@@ -104,6 +104,7 @@ async def test_uploads_are_checked(emulator: Emulator) -> None:
 
     assert await send("PUT", url, b"other") == 400
     assert await send("PUT", url, JPEG, "text/html") == 400
+    assert await send("PUT", url, JPEG, "image/svg+xml") == 400
     assert await send("HEAD", url) == 404
     assert await send("PUT", url, JPEG) == 201
     assert await send("HEAD", url) == 200
