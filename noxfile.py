@@ -218,10 +218,10 @@ def workflows(session: nox.Session) -> None:
 @nox.session
 def crashes(session: nox.Session) -> None:
     """Bulk runs killed at 200 random moments, of which the tests try a few; killed workers."""
-    session.install(".[cli,redis]", *_group("workers"))
+    session.install(".[cli,files,redis]", *_group("workers"))
     env = {"AIFACESWAP_KILLS": "200", "AIFACESWAP_WORKER_ROWS": "60"}
-    env["AIFACESWAP_SLOT_ROWS"] = "80"
-    files = ("bulk_crashes.py", "worker_crashes.py", "slots.py")
+    env |= {"AIFACESWAP_SLOT_ROWS": "80", "AIFACESWAP_FILE_KILLS": "5"}
+    files = ("bulk_crashes.py", "bulk_files.py", "worker_crashes.py", "slots.py")
     session.run(
         "pytest",
         *(f"tests/process/test_{file}" for file in files),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,7 @@ from aifaceswap.bulk._journal import State
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator.faults import Body, CloudflarePage, Fault, Status, Truncate
 from support.journals import entries
+from support.kills import kill_after_lines
 
 KILLS = int(os.environ.get("AIFACESWAP_KILLS", "8"))
 ROWS = 40
@@ -108,19 +108,6 @@ class LossyProxy:
                 return
             writer.write(data)
             await writer.drain()
-
-
-def kill_after_lines(process: subprocess.Popen[str], lines: int, delay: float) -> None:
-    """SIGKILL once so many outcomes were printed and a moment has passed."""
-    assert process.stdout is not None
-    for _ in range(lines):
-        process.stdout.readline()
-    try:
-        process.wait(delay)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    process.stdout.close()
 
 
 def test_no_crash_loses_or_doubles_a_swap(tmp_path: Path) -> None:
