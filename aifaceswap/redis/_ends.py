@@ -18,8 +18,10 @@ _KEPT = 900
 _TURN = 5.0
 # Seconds between two attempts to read while Redis is unreachable.
 _PAUSE = 0.25
-# The share of the timeout that a read may wait: a late response must not seem an outage.
-_WAIT = 0.4
+# Seconds that a read may wait, and the share of the timeout: a late response must not seem an
+# outage.
+_WAIT = 0.2
+_WAIT_SHARE = 0.4
 
 # A finished swap is passed on by the first that sees it: it takes the swap's slot away.
 _PUBLISH = Script(
@@ -74,7 +76,7 @@ class RedisEnds:
 
     def __init__(self, connection: Connection, prefix: str, timeout: float) -> None:
         self._connection = connection
-        self._wait = max(1, int(1000 * _WAIT * timeout))
+        self._wait = max(1, int(1000 * min(_WAIT, _WAIT_SHARE * timeout)))
         self._stream, self._turn = f"{prefix}:ends", f"{prefix}:turn"
         self._keys = [f"{prefix}:slots", f"{prefix}:finished", self._stream]
 
@@ -86,10 +88,11 @@ class RedisEnds:
         for swap in report.swaps:
             body = codec.dumps(codec.unstructure(swap)).decode()
             arguments += (swap.id, int(swap.is_finished), body)
-        if report.list_age is None:
-            self._connection.report(_PUBLISH, self._keys, *arguments, max_age=_KEPT)
-        else:
-            await self._evaluate(_PUBLISH, self._keys, *arguments)
+        try:
+            await self._connection.evaluate(_PUBLISH, self._keys, *arguments)
+        except UnreachableError:
+            if report.list_age is None:  # the next list shows what this one did
+                self._connection.report(_PUBLISH, self._keys, *arguments, max_age=_KEPT)
 
     async def read(self, position: str, *, wait: bool) -> tuple[Sequence[SwapReport], str]:
         """Read what has been published; see `Ends.read`."""

@@ -1,62 +1,28 @@
-"""The stores that the page about webhooks shows, shared by four processes, two of them killed."""
+"""The stores of the page about webhooks, shared by four processes, two of them killed."""
 
 from __future__ import annotations
 
-import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.redis_server import RedisServer, own_redis_server
 from support.seen_worker import DELIVERIES
 
+__all__ = ["own_redis_server"]
+
 WORKER = Path(__file__).parents[1] / "support" / "seen_worker.py"
-
-
-@pytest.fixture
-def redis_port(tmp_path: Path) -> Iterator[int]:
-    """A Redis server of this test alone."""
-    pytest.importorskip("redis")
-    server = shutil.which("redis-server")
-    if server is None:
-        pytest.skip("redis-server is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    command: list[str] = [
-        server,
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--dir",
-        str(tmp_path),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.02)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture(params=["sql", "redis"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     if request.param == "redis":
-        return "redis", str(request.getfixturevalue("redis_port"))
+        server: RedisServer = request.getfixturevalue("own_redis_server")
+        return "redis", server.url
     return "sql", str(tmp_path / "seen.sqlite")
 
 

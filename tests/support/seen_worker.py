@@ -25,11 +25,11 @@ LEASE = 5.0
 
 
 def store(kind: str, place: str) -> SeenStore:
-    """The package's own store in Redis, or the one in a database that the page shows."""
+    """The store that the page shows, or that of a coordinator."""
     if kind == "redis":
         from aifaceswap.redis import RedisCoordinator
 
-        return RedisCoordinator(f"redis://127.0.0.1:{place}", timeout=5).seen(lease=LEASE)
+        return RedisCoordinator(place, timeout=5).seen(lease=LEASE)
     (code,) = (
         block for block in BLOCK.findall(PAGE.read_text("utf-8")) if "class DatabaseSeen" in block
     )
