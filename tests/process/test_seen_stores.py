@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.redis_server import RedisServer, own_redis_server
+from support.redis_fixtures import own_redis_server
+from support.redis_server import RedisServer
 from support.seen_worker import DELIVERIES
 
 __all__ = ["own_redis_server"]
