@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -268,8 +268,9 @@ def _written(value: Any) -> str:
 
 def _path(value: Any) -> str | None:
     """Where a file is, for reports; None: it is not a file with a path."""
-    is_path = isinstance(value, str | os.PathLike)
-    return os.path.abspath(os.fsdecode(value)) if is_path else None
+    if not isinstance(value, str | os.PathLike):
+        return None
+    return os.path.abspath(os.fsdecode(cast("str | os.PathLike[str]", value)))
 
 
 def _stat(value: Any) -> tuple[int, int] | None:

@@ -204,6 +204,19 @@ def test_embedded_images_need_no_file(browser: Browser, folder: Folder) -> None:
     browser.until(lambda: "Not loaded" in browser.text("#rows"))
 
 
+def test_remote_images_are_loaded_if_that_is_asked_for(browser: Browser, folder: Folder) -> None:
+    """Their URLs are requested complete; what cannot be loaded is named."""
+    row = entry(0, State.DONE)
+    urls = {"source_url": "https://images.invalid/1.jpg?signature=1", "target_url": "x"}
+    folder.show(
+        browser, attrs.evolve(row, body=json.dumps(urls).encode()), options=("--remote-images",)
+    )
+    browser.until(lambda: "Not loaded" in browser.text("#rows"))
+    assert urls["source_url"] in browser.sent()
+    assert "signature" not in browser.text("#rows")
+    assert browser.complaints() == []
+
+
 def test_counts_are_readable_without_scripts(browser: Browser, folder: Folder) -> None:
     """Counts and errors; the page says what needs scripts."""
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})

@@ -158,7 +158,9 @@ def test_what_others_wrote_stays_text(command: Command) -> None:
     swap = Swap(id=NASTY, status="failed", error={"code": NASTY, "message": NASTY})
     error = ContentRejectedError(f"{NASTY} {SIGNED}", status=422, code=NASTY, request_id=NASTY)
     names = {"path": os.fsencode(f"{NASTY}.jpg"), "swap_id": NASTY}
-    write(
+    journal = "<img src=x onerror=alert(1)>.sqlite"
+    write_entries(
+        journal,
         entry(0, State.FAILED, body=bodies, error_json=error_json(error), **names),
         entry(
             1,
@@ -171,7 +173,7 @@ def test_what_others_wrote_stays_text(command: Command) -> None:
         entry(4, State.FAILED, error_json=error_json(ContentRejectedError("\ud800", status=422))),
         entry(5, State.FAILED, error_json=error_json(ContentRejectedError("x" * 9999, status=422))),
     )
-    command("bulk", "report", "run.sqlite", "-o", "<b>.html")
+    command("bulk", "report", journal, "-o", "<b>.html")
     page = Page.read("<b>.html")
 
     assert [tag for tag, _ in page.tags].count("script") == 2
