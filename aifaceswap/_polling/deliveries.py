@@ -24,6 +24,7 @@ class DeliveryTracker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._finished: OrderedDict[str, Swap] = OrderedDict()
+        self._delivered: set[str] = set()
         # The last swaps that were waited for here, and whether their deliveries have arrived.
         self._own: OrderedDict[str, bool] = OrderedDict()
 
@@ -42,6 +43,7 @@ class DeliveryTracker:
         """A delivery has reported how a swap finished, perhaps after a poll did."""
         self.record_finished(swap)
         with self._lock:
+            self._delivered.add(swap.id)
             if swap.id in self._own:
                 self._own[swap.id] = True
 
@@ -51,15 +53,15 @@ class DeliveryTracker:
             self._finished[swap.id] = swap
             self._finished.move_to_end(swap.id)
             if len(self._finished) > _REMEMBERED:
-                self._finished.popitem(last=False)
+                self._delivered.discard(self._finished.popitem(last=False)[0])
 
     def record_awaited(self, swap_id: str) -> None:
         """A swap with a webhook that was waited for here has finished."""
         with self._lock:
-            self._own.setdefault(swap_id, swap_id in self._finished)
+            self._own.setdefault(swap_id, swap_id in self._delivered)
             for oldest in list(itertools.islice(self._own, max(0, len(self._own) - _ENOUGH))):
                 del self._own[oldest]
 
     def final_swap(self, swap_id: str) -> Swap | None:
-        """The finished swap as a delivery reported it, or None."""
+        """The finished swap as a delivery or another process reported it, or None."""
         return self._finished.get(swap_id)

@@ -13,8 +13,9 @@ from aifaceswap.models import Swap
 
 # Seconds between two signs of life of the process that polls.
 _RENEWAL = 1.5
-# Nobody asks for a turn more often.
+# Seconds between two questions for a turn: its holder may end it early.
 _SHORTEST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
 
 
 class Publisher(Protocol):
@@ -79,7 +80,7 @@ class SharedPolls:
         token = os.urandom(8).hex()
         wait = await self._ends.begin_poll(token)
         if wait:
-            yield max(wait, _SHORTEST_PAUSE)
+            yield min(max(wait, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             return
         renewal = asyncio.get_running_loop().create_task(self._keep_turn(token))
         try:

@@ -60,7 +60,8 @@ class Watcher:
         swap_id = swap.id if isinstance(swap, Swap) else swap
         seen = self._deliveries.final_swap(swap_id)
         if seen is not None and has_surely_finished(seen):
-            self._deliveries.record_awaited(swap_id)
+            if seen.webhook_url or (isinstance(swap, Swap) and swap.webhook_url):
+                self._deliveries.record_awaited(swap_id)
             return seen
         return await self._poller().wait(swap, timeout, on_update)
 

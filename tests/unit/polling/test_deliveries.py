@@ -62,6 +62,19 @@ def test_deliveries_of_others_prove_nothing() -> None:
     assert not tracker.are_reliable
 
 
+def test_what_another_process_polled_is_not_a_delivery() -> None:
+    """The wait ends by it, and the delivery is still missing."""
+    tracker = DeliveryTracker()
+    for number in range(8):
+        tracker.record_finished(done(number))
+        assert tracker.final_swap(f"tsk_{number}") == done(number)
+        tracker.record_awaited(f"tsk_{number}")
+    assert not tracker.are_reliable
+    for number in range(8):
+        tracker.record_delivered(done(number))
+    assert tracker.are_reliable
+
+
 def test_expected_deliveries_are_reliable_until_one_is_missed() -> None:
     """The caller's word counts as much as eight deliveries."""
     tracker = DeliveryTracker()
