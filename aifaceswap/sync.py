@@ -671,7 +671,8 @@ class Swaps:
             requests: The rows: `SwapRequest` values or mappings of its fields, from any iterable
                 or async iterable. They are read as they are needed. With a journal a row is
                 recognised by its content; a mapping may have a ``row_id`` of your own instead,
-                e.g. because its URLs are signed and differ each time.
+                e.g. because its URLs are signed and differ each time. A local file counts by
+                its path and its content; it is published ahead of its row.
             journal: The file that records the run. A run with the same file resumes where the
                 last one stopped: no row is lost or charged twice. None: no record.
             download_to: The folder for the results; None: they are not downloaded.

@@ -1,4 +1,7 @@
-"""Rows that are read in the thread of a blocking caller, where cursors and ORMs expect it."""
+"""Rows are read and progress is reported in the thread of a blocking caller.
+
+There database cursors and ORMs expect it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Self
+
+from aifaceswap.bulk._values import BulkProgress
 
 _MOST_AT_ONCE = 256
 _SECONDS_AT_ONCE = 0.001  # a slow iterator gives one row at a time
@@ -76,6 +81,30 @@ class CallerRows:
                 self._is_over = True
                 break
         return rows
+
+
+class LatestProgress:
+    """Reports in the caller's thread; what it has not come to see is left out."""
+
+    def __init__(
+        self,
+        report: Callable[[BulkProgress], object],
+        post: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._report = report
+        self._post = post
+        self._is_posted = False
+        self._latest = BulkProgress(total=None)
+
+    def __call__(self, progress: BulkProgress) -> None:
+        self._latest = progress
+        if not self._is_posted:
+            self._is_posted = True
+            self._post(self._report_latest)
+
+    def _report_latest(self) -> None:
+        self._is_posted = False
+        self._report(self._latest)
 
 
 def _unless_done(future: asyncio.Future[list[object]], settle: Callable[[], object]) -> None:

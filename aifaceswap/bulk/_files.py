@@ -25,7 +25,7 @@ from aifaceswap.errors import (
     FileStoreError,
     InvalidRequestError,
 )
-from aifaceswap.models import SwapRequest
+from aifaceswap.models import FileSource, SwapRequest
 
 if TYPE_CHECKING:
     from aifaceswap.files import LocalFile, PublishedFile
@@ -262,8 +262,10 @@ def _load(entry: JournalEntry) -> Mapping[str, Any]:
     return files
 
 
-def _written(value: Any) -> str:
-    return value.text if isinstance(value, WrittenPath) else os.fsdecode(value)
+def _written(value: FileSource) -> str:
+    if isinstance(value, WrittenPath):
+        return value.text
+    return os.fsdecode(cast("str | os.PathLike[str]", value))
 
 
 def _path(value: Any) -> str | None:

@@ -25,14 +25,15 @@ from aifaceswap._limits import MAX_UNFINISHED_SWAPS
 from aifaceswap._polling.slots import SwapSlots
 from aifaceswap._polling.watcher import Watcher
 from aifaceswap.bulk._breaker import CircuitBreaker, RunStopped
-from aifaceswap.bulk._caller_rows import CallerRows
+from aifaceswap.bulk._caller_rows import CallerRows, LatestProgress
 from aifaceswap.bulk._files import RowFiles, needs_files
 from aifaceswap.bulk._journal import FINISHED, Journal, JournalEntry, Owner, State
 from aifaceswap.bulk._recovery import LIST_LAG, REPLAY_WITHIN
-from aifaceswap.bulk._row import READING, Row, RowWorker
+from aifaceswap.bulk._row import Row
 from aifaceswap.bulk._rows import RejectedRow, Requests, Rows
 from aifaceswap.bulk._slots import Slot, Slots
 from aifaceswap.bulk._values import BulkProgress, BulkSettings, Outcome, outcome_of
+from aifaceswap.bulk._worker import READING, RowWorker
 from aifaceswap.errors import (
     AIFaceSwapError,
     APIStatusError,
@@ -55,30 +56,6 @@ _NOT_READABLE = frozenset({403, 404, 410})  # what a key gets for the swaps of a
 
 class _End:
     """What the queue of outcomes ends with."""
-
-
-class _LatestProgress:
-    """Reports in the caller's thread; what it has not come to see is left out."""
-
-    def __init__(
-        self,
-        report: Callable[[BulkProgress], object],
-        post: Callable[[Callable[[], object]], object],
-    ) -> None:
-        self._report = report
-        self._post = post
-        self._is_posted = False
-        self._latest = BulkProgress(total=None)
-
-    def __call__(self, progress: BulkProgress) -> None:
-        self._latest = progress
-        if not self._is_posted:
-            self._is_posted = True
-            self._post(self._report_latest)
-
-    def _report_latest(self) -> None:
-        self._is_posted = False
-        self._report(self._latest)
 
 
 class AsyncBulk:
@@ -260,7 +237,7 @@ class AsyncBulk:
         if not isinstance(self._requests, Sequence | AsyncIterable):
             self._requests = cast("Requests", CallerRows(self._requests, self._post))
         if (report := self._settings.on_progress) is not None:
-            reports = _LatestProgress(report, self._post)
+            reports = LatestProgress(report, self._post)
             self._settings = attrs.evolve(self._settings, on_progress=reports)
 
     def _post(self, call: Callable[[], object]) -> None:

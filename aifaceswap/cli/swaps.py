@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from aifaceswap._api.requests import local_files
+from aifaceswap._api.requests import local_files, with_urls
 from aifaceswap._http.images import SwapImage, fits
 from aifaceswap._http.saving import check_target
 from aifaceswap._limits import MAX_PAGE_SIZE
@@ -234,15 +234,18 @@ async def _create(
 async def _publish(
     context: CommandContext, client: AsyncClient, request: SwapRequest
 ) -> SwapRequest:
-    """Upload local files."""
-    publisher = client._resources.publishing.publisher()
-    if publisher.store is None:
-        for name, file in local_files(request).items():
-            check_file(name, file)
-            text = f"{ARGUMENTS[name]} is a local file, which the service cannot read: {file!s}"
-            raise ConfigurationError(text, field="files")
+    """Upload local files, all of which are checked before."""
+    given = local_files(request)
+    files = {name: check_file(name, file) for name, file in given.items()}
     context.has_files = True
-    return await publisher.publish_files(request)
+    try:
+        urls = {name: await client.swaps.publish(file) for name, file in given.items()}
+    except InvalidRequestError:  # there is no store
+        name, file = next(iter(given.items()))
+        text = f"{ARGUMENTS[name]} is a local file, which the service cannot read: {file!s}"
+        raise ConfigurationError(text, field="files") from None
+    is_gif = "target" in files and files["target"].media_type == "image/gif"
+    return with_urls(request, urls, is_gif=is_gif)
 
 
 async def _wait(
