@@ -51,7 +51,7 @@ _EPILOG = (
 \b
 Environment:
   AIFACESWAP_API_KEY   the API key, from your account on aifacesswap.com
-  AIFACESWAP_BASE_URL  another base URL, with /api/v1 at its end
+  AIFACESWAP_BASE_URL  another base URL, ending in /api/v1
   AIFACESWAP_FILES     a bucket for local files, for --files
   AIFACESWAP_REDIS     a Redis server, for --redis
   HTTPS_PROXY          a proxy; NO_PROXY excludes hosts

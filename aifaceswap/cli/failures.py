@@ -157,7 +157,7 @@ _BY_FIELD = {
     ),
     "files": Advice(
         ERROR,
-        "Use public https:// URLs, or a bucket of yours (pip install 'aifaceswap[files]'):\n"
+        "Use public https:// URLs, or a bucket of yours (pip install obstore):\n"
         f"  export {FILES_VARIABLE}=s3://bucket/prefix\nOr try it without a bucket:{{emulated}}",
     ),
     "base_url": Advice(ERROR, f"Correct {BASE_URL_VARIABLE}, or unset it to use {SITE}."),

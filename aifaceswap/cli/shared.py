@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: What to do about a server that cannot be used.
 ADVICE = f"Start the server, or correct --redis ({REDIS_VARIABLE})."
-_INSTALL = "Install it: pip install 'aifaceswap[redis]'"
+_INSTALL = "Install it: pip install redis"
 _TIMEOUT = 5.0
 
 

@@ -330,7 +330,7 @@ def _build_store(bucket: Any) -> Any:
     try:
         from obstore.store import from_url  # noqa: PLC0415
     except ImportError:
-        text = f"files={bucket!r} needs obstore: pip install 'aifaceswap[files]'"
+        text = f"files={bucket!r} needs obstore: pip install obstore"
         raise ConfigurationError(text, field="files") from None
     options: dict[str, Any] = {
         "client_options": {"connect_timeout": "5s", "timeout": "60s"},

@@ -28,7 +28,7 @@ from aifaceswap.models import SwapRequest
 
 HOW_TO_SET_UP: Final = (
     f"set {FILES_VARIABLE} or pass files=, e.g. 's3://bucket/prefix' "
-    "(pip install 'aifaceswap[files]'), or pass a public https:// URL"
+    "(pip install obstore), or pass a public https:// URL"
 )
 NOT_PUBLIC: Final = f"set {SIGNING_ENDPOINT_VARIABLE} to the public address of the bucket's server"
 

@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError as _error:
     if _error.name is None or _error.name.partition(".")[0] != "redis":
         raise
-    _text = "aifaceswap.redis needs the package redis: pip install 'aifaceswap[redis]'"
+    _text = "aifaceswap.redis needs the package redis: pip install redis"
     raise ModuleNotFoundError(_text, name="redis") from None
 
 __all__ = ["RedisCoordinator"]

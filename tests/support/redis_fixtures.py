@@ -14,7 +14,7 @@ from support.redis_server import ADVICE, PROGRAM, RedisServer
 @contextmanager
 def serving_redis(*options: str) -> Iterator[RedisServer]:
     """Run a server; skip the test where Redis is not installed."""
-    pytest.importorskip("redis", reason="needs redis: pip install 'aifaceswap[redis]'")
+    pytest.importorskip("redis", reason="needs redis: pip install redis")
     if PROGRAM is None:
         pytest.skip(ADVICE)
     with TemporaryDirectory() as folder:

@@ -125,7 +125,7 @@ def bulk() -> None:
 @click.option(
     "--mark",
     is_flag=True,
-    help="Put idempotency keys into the metadata, to find swaps after days.",
+    help="Store the idempotency keys in the metadata, so that swaps can be found days later.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Check all rows and estimate time and cost; create nothing."
@@ -148,9 +148,9 @@ def run(
     """Create a swap for each row, wait for it and save the result.
 
     \b
-    Columns of a CSV file, or fields of JSON objects, one object a line:
+    Columns of a CSV file, or fields of JSON objects, one object per line:
       source, target (required): a public https URL, or the path of a local
-      file, relative to ROWS; source_url and target_url take URLs alone
+      file, relative to ROWS; source_url and target_url take only URLs
       type, target_face_index, enable_face_enhancer, webhook_url,
       metadata (a JSON object), row_id (your own name of the row)
     Empty cells are ignored.
@@ -225,7 +225,7 @@ def export(_: CommandContext, journal: Path, form: str) -> None:
 @click.option(
     "--remote-images",
     is_flag=True,
-    help="Load images that were not saved from their URLs; the page then contains these.",
+    help="Link images that were not saved by their URLs, which the page then contains.",
 )
 @open_option("page")
 @common_options
@@ -233,8 +233,9 @@ def export(_: CommandContext, journal: Path, form: str) -> None:
 def report(
     context: CommandContext, /, *, journal: Path, output: Path | None, show: bool, **options: bool
 ) -> None:
-    """Make a web page of a journal: counts, errors and every row with its images.
+    """Make a web page of a journal.
 
+    It shows counts, errors and every row with its images.
     The page is one file that needs no network. It links the saved images, so keep it where they
     are, or use --embed.
     """

@@ -29,7 +29,7 @@ from aifaceswap.cli.options import FiniteFloat, connection_options, examples, fi
     default=10,
     show_default=True,
     metavar="N",
-    help="Credits that all swaps of the ledger may cost.",
+    help="Maximum credits for all swaps of the ledger.",
 )
 @click.option(
     "--ledger",
@@ -71,7 +71,7 @@ def mcp(context: CommandContext, /, **how: Any) -> None:
         if (error.name or "").partition(".")[0] not in {"mcp", "pydantic"}:
             raise
         message = "the command mcp needs the package mcp, version 2"
-        raise CommandError(message, "pip install 'aifaceswap[cli,mcp]'") from None
+        raise CommandError(message, "pip install 'mcp>=2,<3'") from None
     if context.emulated and how["ledger"] is not None:
         text = "--ledger cannot be used with --emulator: a private emulator starts empty"
         raise click.UsageError(text)

@@ -31,7 +31,7 @@ _key_file_option = click.option(
     "--key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="File with the signing keys, one a line. [default: AIFACESWAP_API_KEY]",
+    help="File with the signing keys, one per line. [default: AIFACESWAP_API_KEY]",
 )
 
 
@@ -85,7 +85,7 @@ def webhook() -> None:
     help="Forward each delivery unchanged to an app on this machine.",
 )
 @_key_file_option
-@redis_option("End waits in other processes, too.")
+@redis_option("Notify waits in other processes, too.")
 @common_options
 @click.pass_obj
 def listen(context: CommandContext, /, **settings: Any) -> None:

@@ -192,8 +192,7 @@ def test_without_the_extra() -> None:
     )
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == (
-        "Error: --redis needs the package redis\n"
-        "Next: Install it: pip install 'aifaceswap[redis]'\n"
+        "Error: --redis needs the package redis\nNext: Install it: pip install redis\n"
     )
 
 

@@ -284,7 +284,7 @@ async def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.setitem(sys.modules, "obstore.store", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'aifaceswap\[files\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install obstore"):
         await BucketStore("s3://faces").publish(FACE)
 
 
