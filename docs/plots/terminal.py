@@ -12,6 +12,7 @@ import html
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import pyte
 
+PICTURES = Path(__file__).parents[1] / "pictures"
 PICTURE = Path(__file__).parents[1] / "_static" / "terminal.svg"
 COLUMNS, LINES = 88, 40
 NBSP = "\N{NO-BREAK SPACE}"
@@ -30,7 +32,7 @@ CELL, LINE, MARGIN = 8.4, 19, 18
 BACKGROUND, FOREGROUND = "#1e2430", "#d8dee9"
 COLORS = {"green": "#8fbf7f", "red": "#e06c75", "cyan": "#6fb3c9", "brown": "#d9b36c"}
 FACE = "https://example.com/face.jpg"
-RUN = f"aifaceswap --emulator run {FACE} \\\n    https://example.com/target.jpg --output result.jpg"
+RUN = "aifaceswap --emulator run docs/pictures/face.jpg docs/pictures/party.gif -o out.gif"
 BULK = "aifaceswap --emulator bulk rows.csv --output out/"
 HALF_DONE = r"2\d of 40"
 
@@ -42,6 +44,7 @@ def main() -> None:
         targets[3] = "https://example.com/nsfw.jpg"
         rows = "".join(f"{FACE},{target}\n" for target in targets)
         Path(folder, "rows.csv").write_text(f"source_url,target_url\n{rows}", encoding="utf-8")
+        shutil.copytree(PICTURES, Path(folder, "docs", "pictures"))
         lines = [*_screen(RUN, folder)[:-5], *_screen(BULK, folder, HALF_DONE)]
     PICTURE.write_text(_svg(lines), encoding="utf-8")
 
@@ -73,9 +76,7 @@ def _screen(command: str, folder: str, until: str = "(?!)") -> list[list[Piece]]
     os.close(terminal)
     used = [index for index, text in enumerate(screen.display) if text.strip()]
     shown = [list(_pieces(screen.buffer[index])) for index in range(used[-1] + 1)]
-    first, *more = command.split("\n")
-    prompt = [(0, "$", COLORS["green"], True), (2, first, "#ffffff", False)]
-    return [prompt, *([(4, line.strip(), "#ffffff", False)] for line in more), *shown]
+    return [[(0, "$", COLORS["green"], True), (2, command, "#ffffff", False)], *shown]
 
 
 def _pieces(line: dict[int, pyte.screens.Char]) -> Iterator[Piece]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 import subprocess
@@ -202,6 +203,19 @@ def test_the_readmes_main_job_does_what_it_says(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.gif").read_bytes()[:6] == b"GIF89a"
+
+
+def test_the_readmes_terminal_shows_what_the_readme_says() -> None:
+    """The picture has the first command, and the fields of its output."""
+    picture = (DOCS / "_static" / "terminal.svg").read_text(encoding="utf-8")
+    shown = html.unescape(picture).replace("\N{NO-BREAK SPACE}", " ")
+    (block,) = (block for block in blocks(ROOT / "README.md") if block.language == "console")
+    (command,) = commands(block)
+
+    again = "draw it again: docs/plots/terminal.py"
+    assert f">{command.line}<" in shown, again
+    for name in re.findall(r"^([A-Z]\w+(?: as)?)  ", command.output, re.MULTILINE):
+        assert f">{name}<" in shown, again
 
 
 def test_the_tree_on_the_errors_page_is_the_one_in_the_code() -> None:
