@@ -22,7 +22,7 @@ from support.commands import FOREVER, environment, on_terminal, running
 from support.samples import FACE, TARGET
 from support.scripted import SWAP, Received, answer, stall
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 @attrs.define(eq=False)
@@ -50,7 +50,7 @@ def test_ctrl_c_while_the_swap_is_sent(serve: Serve) -> None:
     stalling = Stalling()
     server = serve(stalling)
     with running("run", FACE, TARGET, "-o", "x.jpg", env=settings(server.base_url)) as command:
-        assert stalling.begun.wait(PATIENCE)
+        assert stalling.begun.wait(TIMEOUT)
         assert command.stop() == 130
     assert is_quiet(command.text)
     (key,) = server.keys
@@ -65,7 +65,7 @@ def test_the_printed_command_goes_on_with_the_same_swap(
     """What is printed at Ctrl-C can be pasted: the swap is paid once."""
     stalling = Stalling()
     with running("create", FACE, TARGET, env=settings(serve(stalling).base_url)) as first:
-        assert stalling.begun.wait(PATIENCE)
+        assert stalling.begun.wait(TIMEOUT)
         first.stop()
     pasted = shlex.split(first.text.splitlines()[-1])[1:]
     assert command(*pasted).data["id"] == command(*pasted).data["id"]
@@ -102,7 +102,7 @@ def test_ctrl_c_while_the_result_comes(serve: Serve, tmp_path: Path) -> None:
     output = tmp_path / "x.jpg"
     env = settings(serve(done, stalling).base_url)
     with running("run", FACE, TARGET, "--output", str(output), env=env) as command:
-        assert stalling.begun.wait(PATIENCE)
+        assert stalling.begun.wait(TIMEOUT)
         assert command.stop() == 130
     assert is_quiet(command.text)
     assert command.text.endswith(f"  aifaceswap download tsk_1 --output {output}\n")
@@ -157,7 +157,7 @@ def run_into(stdout: int, *arguments: str, env: dict[str, str]) -> subprocess.Co
         env=environment(**env),
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 

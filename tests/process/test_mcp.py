@@ -26,7 +26,7 @@ from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 from mcp.types import TextContent
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 # Writes down the server's process id, and how it ended. What a shell runs in the background reads
 # /dev/null, unless it is given another descriptor.
 SERVER = 'exec 3<&0; "$@" <&3 & echo $! > pid; wait $!; echo $? > code'
@@ -58,7 +58,7 @@ async def call(client: Client, tool: str, **arguments: object) -> str:
 
 async def until_written(file: anyio.Path) -> int:
     """The number in a file, once it is there."""
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(TIMEOUT):
         while not (await file.exists() and (await file.read_text()).endswith("\n")):
             await anyio.sleep(0.01)
     return int(await file.read_text())
@@ -66,7 +66,7 @@ async def until_written(file: anyio.Path) -> int:
 
 async def kill_when_charged(service: Emulator, folder: anyio.Path) -> None:
     """SIGKILL the server when its POST has created a swap."""
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(TIMEOUT):
         while not service.swaps:
             await anyio.sleep(0.01)
     os.kill(await until_written(folder / "pid"), signal.SIGKILL)
@@ -126,11 +126,11 @@ def test_ctrl_c_and_stray_output(service: Emulator, tmp_path: Path) -> None:
         server.stdin.write(first + b"not JSON\n" + request(2, "tools/call", name="account"))
         server.stdin.flush()
         assert json.loads(server.stdout.readline())["result"]["serverInfo"]["name"] == "aifaceswap"
-        ends = time.monotonic() + PATIENCE
+        ends = time.monotonic() + TIMEOUT
         while not service.faults[0].applied and time.monotonic() < ends:
             time.sleep(0.01)
         server.send_signal(signal.SIGINT)
-        out, err = server.communicate(timeout=PATIENCE)
+        out, err = server.communicate(timeout=TIMEOUT)
     assert server.returncode == 0
     assert all(json.loads(line) for line in out.splitlines())
     assert b"Traceback" not in err

@@ -31,7 +31,7 @@ KILLS = 16
 MACHINES = 5
 # Seconds after which another worker takes over the row of a dead one.
 LONGEST_ROW = 15
-PATIENCE = 900.0
+TIMEOUT = 900.0
 
 COMMANDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "celery": (
@@ -134,7 +134,7 @@ def test_no_killed_worker_loses_or_doubles_a_row(engine: str) -> None:
             for one, command in zip(programs, COMMANDS[engine], strict=True)
             if "worker" in command
         ]
-        code = PRODUCER.format(module=f"{engine}_rows", patience=PATIENCE)
+        code = PRODUCER.format(module=f"{engine}_rows", patience=TIMEOUT)
         producer = subprocess.Popen(
             [sys.executable, "-c", code, str(ROWS)],
             cwd=EXAMPLES,

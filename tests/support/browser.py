@@ -21,7 +21,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --force-device-scale-factor=1"
 )
-PATIENCE = 90.0
+TIMEOUT = 90.0
 PHONE = (390, 844)
 DESKTOP = (1280, 800)
 
@@ -81,7 +81,7 @@ class Browser:
 
         wait = WebDriverWait(
             self.driver,
-            PATIENCE,
+            TIMEOUT,
             poll_frequency=0.05,
             # A page that loads itself anew may be between the two.
             ignored_exceptions=[StaleElementReferenceException, ValueError],

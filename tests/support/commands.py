@@ -20,7 +20,7 @@ import attrs
 INSTANT = "https://example.com/instant.jpg"
 FOREVER = "https://example.com/forever.jpg"
 
-_PATIENCE = 90.0
+_TIMEOUT = 90.0
 
 
 @attrs.frozen
@@ -61,7 +61,7 @@ def run_process(
         env=environment(**(env or {})),
         capture_output=True,
         text=True,
-        timeout=_PATIENCE,
+        timeout=_TIMEOUT,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
@@ -77,7 +77,7 @@ class Running:
 
     def read_until(self, text: str) -> str:
         """Wait until the output shows a text; what it has shown by then."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while text.encode() not in self.seen:
             assert time.monotonic() < deadline, self.seen
             assert self._read(deadline), self.seen
@@ -90,10 +90,10 @@ class Running:
 
     def end(self) -> int:
         """Wait for the end; the exit code."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while self._read(deadline):
             pass
-        return self.process.wait(timeout=_PATIENCE)
+        return self.process.wait(timeout=_TIMEOUT)
 
     @property
     def text(self) -> str:

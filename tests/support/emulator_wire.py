@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from aifaceswap.emulator import Emulator
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 KEY = "Bearer key_emulator"
 JSON_TYPE = "Content-Type: application/json"
 BODY = json.dumps(SWAP).encode()
@@ -62,12 +62,12 @@ class Wire:
             await self.writer.drain()
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await read_result(self.reader)
 
     async def rest(self) -> bytes:
         """Everything until the server closes the connection; a reset raises."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await self.reader.read()
 
 

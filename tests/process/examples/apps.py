@@ -35,7 +35,7 @@ NEEDS = {
 }
 INSTANT = "https://example.com/instant.jpg"
 FOREVER = "https://example.com/forever.jpg"
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 def require(name: str) -> None:
@@ -72,12 +72,12 @@ class Reply:
         return value
 
 
-def ask(
+def send_request(
     method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> Reply:
     """One request on a connection of its own; redirects are not followed."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
     try:
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         connection.request(method, path, body, dict(headers or {}))
@@ -88,7 +88,7 @@ def ask(
 
 
 @attrs.frozen
-class Sight:
+class OrderState:
     """What a customer sees of an order."""
 
     progress: float
@@ -105,7 +105,7 @@ class Customer:
 
     def send(self, order: str, **fields: str) -> Reply:
         """Send an order, once."""
-        return ask(
+        return send_request(
             "PUT",
             f"{self.url}/orders/{order}",
             json.dumps(fields).encode(),
@@ -113,18 +113,18 @@ class Customer:
         )
 
     def problem(self, reply: Reply) -> str:
-        """What the customer is told is wrong."""
+        """The error message that the customer sees."""
         return str(reply.json["error"])
 
-    def look(self, order: str) -> Sight:
-        """How far an order is."""
-        seen = ask("GET", f"{self.url}/orders/{order}").json
-        return Sight(seen["progress"], seen["result_url"], seen["error"], seen["ended"])
+    def fetch_state(self, order: str) -> OrderState:
+        """The current state of an order."""
+        seen = send_request("GET", f"{self.url}/orders/{order}").json
+        return OrderState(seen["progress"], seen["result_url"], seen["error"], seen["ended"])
 
     def order(self, source: str = INSTANT, target: str = TARGET, order: str | None = None) -> str:
-        """Send an order until it is taken, coming back when asked to; its id."""
+        """Send an order until it is accepted, retrying after Retry-After; its id."""
         order = order or str(uuid.uuid4())
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         reply = self.send(order, source_url=source, target_url=target)
         while reply.status == 503 and "Retry-After" in reply.headers:
             assert time.monotonic() < deadline, reply
@@ -133,41 +133,41 @@ class Customer:
         assert reply.status in {202, 302, 303}, reply
         return order
 
-    def watch(self, order: str) -> list[Sight]:
-        """Look until an order has ended."""
-        deadline = time.monotonic() + PATIENCE
-        sights = [self.look(order)]
-        while not sights[-1].ended:
-            assert time.monotonic() < deadline, sights
+    def watch(self, order: str) -> list[OrderState]:
+        """Poll until an order has finished."""
+        deadline = time.monotonic() + TIMEOUT
+        states = [self.fetch_state(order)]
+        while not states[-1].ended:
+            assert time.monotonic() < deadline, states
             time.sleep(0.1)
-            sights.append(self.look(order))
-        return sights
+            states.append(self.fetch_state(order))
+        return states
 
 
 class FormCustomer(Customer):
     """Fills in the form, and keeps its cookie."""
 
     def send(self, order: str, **fields: str) -> Reply:
-        page = ask("GET", f"{self.url}/")
+        page = send_request("GET", f"{self.url}/")
         cookie = page.headers.get("Set-Cookie", "").partition(";")[0]
         token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
         form = {"id": order, **fields}
         if token:
             form["csrfmiddlewaretoken"] = token[1]
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookie}
-        return ask("POST", f"{self.url}/orders", urlencode(form).encode(), headers)
+        return send_request("POST", f"{self.url}/orders", urlencode(form).encode(), headers)
 
     def problem(self, reply: Reply) -> str:
         found = re.search(r'role="alert"[^>]*>([^<]*)<', reply.text)
         assert found, reply.text
         return html.unescape(found[1])
 
-    def look(self, order: str) -> Sight:
-        page = ask("GET", f"{self.url}/orders/{order}").text
+    def fetch_state(self, order: str) -> OrderState:
+        page = send_request("GET", f"{self.url}/orders/{order}").text
         bar = re.search(r'<progress max="100" value="([\d.]+)"', page)
         picture = re.search(r'<img src="([^"]+)"', page)
         alert = re.search(r'role="alert"[^>]*>([^<]*)<', page)
-        return Sight(
+        return OrderState(
             progress=float(bar[1]) if bar else 100.0,
             result_url=html.unescape(picture[1]) if picture else None,
             error=html.unescape(alert[1]) if alert else None,
@@ -190,7 +190,7 @@ class App:
 
     def find(self, pattern: str) -> str:
         """Wait until a line is printed; what stands in its group."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not (found := re.search(pattern, self.text)):
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
@@ -210,7 +210,7 @@ class App:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal; the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pytest
 
 from aifaceswap import webhooks
 from aifaceswap.emulator import Emulator
-from process.examples.apps import FOREVER, PATIENCE, App, ask, running
+from process.examples.apps import FOREVER, TIMEOUT, App, running, send_request
 from process.examples.conftest import World
 from support.samples import FACE, TARGET
 
@@ -25,7 +25,7 @@ KEY = {"AIFACESWAP_API_KEY": "key_test_123"}
 
 def is_jpeg(url: str | None) -> bool:
     assert url is not None
-    body = ask("GET", url).body
+    body = send_request("GET", url).body
     return body[:3] == b"\xff\xd8\xff" and body[-2:] == b"\xff\xd9"
 
 
@@ -42,7 +42,7 @@ def post_event(app: App, swap_id: str, key: str) -> int:
     """Deliver an event by hand."""
     body = json.dumps({"event": "swap.completed", "id": swap_id, "status": "done"}).encode()
     headers = {webhooks.SIGNATURE_HEADER: webhooks.sign(body, key)}
-    return ask("POST", f"{app.url}/hooks/swap", body, headers).status
+    return send_request("POST", f"{app.url}/hooks/swap", body, headers).status
 
 
 # --- one customer ----------------------------------------------------------------------------
@@ -51,13 +51,13 @@ def post_event(app: App, swap_id: str, key: str) -> int:
 def test_an_order_shows_its_progress_and_its_picture(world: World) -> None:
     """From the form to a JPEG; the service's delivery is taken."""
     order = world.customer.order(FACE)
-    sights = world.customer.watch(order)
+    states = world.customer.watch(order)
 
-    progress = [sight.progress for sight in sights]
+    progress = [sight.progress for sight in states]
     assert progress == sorted(progress)
     assert any(0 < percent < 100 for percent in progress)
-    assert sights[-1].error is None
-    assert is_jpeg(sights[-1].result_url)
+    assert states[-1].error is None
+    assert is_jpeg(states[-1].result_url)
     (delivery,) = (one for one in world.service.deliveries if one.swap_id == newest(world))
     assert delivery.state == "delivered"
 
@@ -73,7 +73,7 @@ def test_a_form_sent_twice_is_one_swap(world: World) -> None:
 
     assert len(world.service.swaps) == before + 1
     assert world.service.balance == balance - 1
-    assert world.customer.look(order).ended
+    assert world.customer.fetch_state(order).ended
 
 
 def test_the_same_form_with_other_pictures_is_refused(world: World) -> None:
@@ -110,7 +110,7 @@ def test_an_order_needs_a_proper_id(world: World) -> None:
     reply = world.customer.send("..", source_url=FACE, target_url=TARGET)
 
     assert 400 <= reply.status < 500
-    assert ask("GET", f"{world.app.url}/orders/{uuid.uuid4()}").status == 404
+    assert send_request("GET", f"{world.app.url}/orders/{uuid.uuid4()}").status == 404
 
 
 @pytest.mark.parametrize(
@@ -157,19 +157,19 @@ def test_a_delivery_must_be_signed(world: World) -> None:
     key = world.service.api_key
 
     assert post_event(world.app, "tsk_1", "key_forged") == 400
-    assert ask("POST", f"{world.app.url}/hooks/swap", b"{}").status == 400
+    assert send_request("POST", f"{world.app.url}/hooks/swap", b"{}").status == 400
     assert [post_event(world.app, "tsk_1", key) for _ in range(2)] == [204, 204]
-    assert ask("GET", f"{world.app.url}/hooks/swap").status == 405
+    assert send_request("GET", f"{world.app.url}/hooks/swap").status == 405
 
 
 def test_a_forged_delivery_changes_nothing(world: World) -> None:
     """Whoever knows a swap's id cannot end its order; the service can."""
     order = world.customer.order(FOREVER)
     assert post_event(world.app, newest(world), "key_forged") == 400
-    assert not world.customer.look(order).ended
+    assert not world.customer.fetch_state(order).ended
 
     assert post_event(world.app, newest(world), world.service.api_key) == 204
-    assert world.customer.look(order).ended
+    assert world.customer.fetch_state(order).ended
 
 
 # --- many customers, restarts ----------------------------------------------------------------
@@ -180,10 +180,10 @@ def test_twenty_customers_at_once(fresh_world: World) -> None:
     customers = [fresh_world.app.customer() for _ in range(20)]
     with ThreadPoolExecutor(20) as pool:
         orders = list(pool.map(lambda customer: customer.order(FACE), customers))
-        sights = list(pool.map(lambda order: fresh_world.customer.watch(order)[-1], orders))
+        states = list(pool.map(lambda order: fresh_world.customer.watch(order)[-1], orders))
 
-    assert len({sight.result_url for sight in sights}) == 20
-    assert all(is_jpeg(sight.result_url) for sight in sights)
+    assert len({sight.result_url for sight in states}) == 20
+    assert all(is_jpeg(sight.result_url) for sight in states)
     assert len(fresh_world.service.swaps) == 20
 
 
@@ -243,5 +243,5 @@ def test_it_says_what_it_needs(
 ) -> None:
     """A key, a port, a public URL that is one. All examples start in the same way."""
     with running("aiohttp", tmp_path, *options, env=env) as app:
-        assert app.process.wait(PATIENCE) == 2
+        assert app.process.wait(TIMEOUT) == 2
         assert words in app.text

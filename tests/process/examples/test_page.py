@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
-from process.examples.apps import App, ask, require, running
+from process.examples.apps import App, require, running, send_request
 from support.browser import DESKTOP, PHONE, Browser
 from support.samples import FACE, TARGET
 
@@ -47,7 +47,7 @@ def made(app: App) -> int:
     """How many swaps the emulator of an example has made."""
     base_url, key = app.find(r"Emulator at (\S+), key"), app.find(r"key (\S+)\n")
     url, headers = f"{base_url}/swaps?limit=100", {"Authorization": f"Bearer {key}"}
-    return len(ask("GET", url, None, headers).json["data"])
+    return len(send_request("GET", url, None, headers).json["data"])
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

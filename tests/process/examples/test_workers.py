@@ -27,7 +27,7 @@ ONLY_IN_CRASHES = pytest.mark.skipif(
     "AIFACESWAP_WORKER_ROWS" not in os.environ, reason="takes long: nox -s crashes"
 )
 # Workers load for seconds on a busy machine, and their rows take seconds.
-PATIENCE = 150
+TIMEOUT = 150
 
 
 def require(name: str) -> None:
@@ -55,7 +55,7 @@ def output_of(name: str, folder: Path, *options: str) -> str:
     require(name)
     process = start(name, folder, "--emulator", "--duration", "1", *options)
     try:
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=TIMEOUT)
     finally:
         process.kill()
         process.wait()
@@ -64,7 +64,7 @@ def output_of(name: str, folder: Path, *options: str) -> str:
     return output
 
 
-@pytest.mark.timeout(PATIENCE + 10)
+@pytest.mark.timeout(TIMEOUT + 10)
 @pytest.mark.parametrize(
     ("name", "rows"), [("celery_rows", 12), ("taskiq_rows", 12), ("many_keys", 24)]
 )
@@ -77,7 +77,7 @@ def test_each_row_is_one_swap(name: str, rows: int, tmp_path: Path) -> None:
     assert output.splitlines()[-1] == f"{rows} rows, {rows} swaps, 0 responses of 429"
 
 
-@pytest.mark.timeout(PATIENCE + 10)
+@pytest.mark.timeout(TIMEOUT + 10)
 @pytest.mark.parametrize("server", ["gunicorn", pytest.param("uvicorn", marks=ONLY_IN_CRASHES)])
 def test_four_workers_share_deliveries(server: str, tmp_path: Path) -> None:
     """Each delivery is handled once, by any worker, and ends the wait in another one."""
@@ -93,7 +93,7 @@ def test_without_the_emulator_it_says_what_to_do(tmp_path: Path) -> None:
     """The programs are demonstrations; a key needs the commands of the page."""
     require("many_keys")
     process = start("many_keys", tmp_path)
-    output, _ = process.communicate(timeout=PATIENCE)
+    output, _ = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 2
     assert "use --emulator" in output
@@ -106,7 +106,7 @@ def test_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith("Emulator at http://127.0.0.1:")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=PATIENCE)
+    output, _ = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 130, output
     assert "Traceback" not in output, output

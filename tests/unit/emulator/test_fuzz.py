@@ -22,7 +22,7 @@ from support.emulator_wire import BODY, creation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 EXAMPLES = int(os.environ.get("AIFACESWAP_FUZZ", "100"))
 
 fuzzed = settings(
@@ -47,7 +47,7 @@ def send(emulator: Emulator, sent: bytes) -> bytes:
     """What comes back: the first answer or more, or nothing where the connection is closed."""
     host, port = emulator.origin.removeprefix("http://").split(":")
     received = b""
-    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
         try:
             connection.sendall(sent)
             while split(received, sent) is None and (chunk := connection.recv(1 << 20)):
