@@ -49,7 +49,7 @@ PHRASES = {
     r"\bput right\b|\bset right\b": "fix",
     r"\bstruck\b|\bstrikes?\b": "applies, triggers",
     r"\b(he|his|him)\b": "they, their; your user",
-    r"(?<!connection )(?<!connection was )\brefus(e|es|ed|ing|als?)\b": "reject",
+    r"(?<!connection )(?<!connection was )\brefus(e[sd]?|ing|al)\b": "reject",
     r"\bpictures?\b": "image, photo, plot",
     r"\bwhoever\b": "anyone who",
     r"\bhas ended\b": "has finished",
