@@ -51,10 +51,11 @@ class Services:
             yield
         finally:
             process.terminate()
-            try:
-                process.wait(60)
-            finally:
-                _kill_group(process)
+            # What does not stop is killed, as a supervisor does: its rows come back.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            _kill_group(process)
+            process.wait()
 
     def show(self, outcomes: Iterable[Mapping[str, Any]]) -> None:
         """Print the outcome of each row, and what reached the service."""
