@@ -205,7 +205,8 @@ class Client:
         """Pass on a webhook delivery: waits for its swap end at once, without a request.
 
         Can be called from any thread. It ends `wait`, `run` and `bulk` of this client and of
-        clients made by `with_options()`, also those that begin after the delivery.
+        clients made by `with_options()`, also those that begin after the delivery. With a
+        `coordinator` it ends those of all processes.
         `webhooks.WebhookApp` calls it for the client that it gets.
 
         Args:
@@ -441,6 +442,7 @@ class Swaps:
         """Wait until a swap is finished.
 
         All waits of a client share their polls: a hundred of them send as many requests as one.
+        With a `coordinator` the clients of all processes do.
 
         Args:
             swap: The swap, or its id.
@@ -677,7 +679,8 @@ class Swaps:
                 last one stopped: no row is lost or charged twice. None: no record.
             download_to: The folder for the results; None: they are not downloaded.
             concurrency: How many swaps may be unfinished at once, 1 or more. The service allows
-                10 for each key; unfinished swaps of others at the start are counted.
+                10 for each key; unfinished swaps of others at the start are counted, and with
+                a `coordinator` those of all processes at any time.
             on_progress: Called with a `BulkProgress` after changes. It must not block the event
                 loop; the blocking client calls it, and reads rows, in the thread that iterates.
             skip_finished: Leave out rows that had their outcome in an earlier run.

@@ -18,6 +18,7 @@ from aifaceswap._polling import poller
 from aifaceswap.emulator import Emulator, Limits
 from aifaceswap.emulator.faults import Fault, Status
 from aifaceswap.redis import _slots
+from support.forks import in_child
 from support.redis_server import RedisServer
 from support.redis_workers import LONG, coordinator, workers
 from support.samples import URLS, delivery, done
@@ -240,3 +241,20 @@ def test_blocking_slots(redis_server: RedisServer) -> None:
                 raise ZeroDivisionError
             with client.swaps.slot("3", max_wait=LONG):
                 pass
+
+
+def test_a_forked_child_takes_slots_of_its_own(redis_server: RedisServer) -> None:
+    """As a prefork worker does whose parent has used the client."""
+    with Emulator(duration=600, limits=LIMITS, credits=1000) as service:
+        shared = coordinator(redis_server, slots=2)
+        with Client(service.api_key, base_url=service.base_url, coordinator=shared) as client:
+
+            def job(key: str) -> None:
+                with client.swaps.slot(key, max_wait=LONG):
+                    swap = client.swaps.create(**URLS, idempotency_key=key)
+                client.deliver(delivery(swap))
+                assert client.swaps.wait(swap.id) == done(swap)
+
+            job("parent")
+            assert in_child(lambda: job("child")) == 0
+            job("parent-again")
