@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aifaceswap._api import codec
@@ -131,12 +131,15 @@ class RedisEnds:
             return None
 
 
-def _entries(reply: Any) -> Iterable[tuple[str | bytes, dict[Any, Any]]]:
+def _entries(reply: Any) -> Iterator[tuple[str | bytes, dict[Any, Any]]]:
     """The entries of one stream, in the form of either version of the protocol."""
     streams: Any = reply or ()
     if isinstance(reply, dict):
         streams = streams.items()
-    return (entry for _, entries in streams for entry in entries)
+    for _, entries in streams:
+        # With the newer protocol some versions of redis-py put a second list around them.
+        nested = bool(entries) and isinstance(entries[0], list)
+        yield from entries[0] if nested else entries
 
 
 def _read(fields: dict[Any, Any]) -> Iterator[SwapReport]:

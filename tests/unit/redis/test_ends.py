@@ -96,6 +96,26 @@ async def test_one_process_polls_for_all(redis_server: RedisServer) -> None:
         assert set(gets(service)) == {"/api/v1/swaps"}
 
 
+@pytest.mark.parametrize("options", ["protocol=2", "protocol=3", "decode_responses=True"])
+async def test_every_form_of_response(redis_server: RedisServer, options: str) -> None:
+    """Both versions of the protocol, bytes or strings."""
+    from aifaceswap.redis import RedisCoordinator
+
+    async with RedisCoordinator(f"{redis_server.url}?{options}", timeout=5) as shared:
+        ends, slots = shared.ends("scope"), shared.slots("scope")
+        for _ in range(2):
+            await ends.publish(SwapReport([done("tsk_1")], is_delivery=True))
+        reports, position = await ends.read("", wait=False)
+        assert [report.swaps for report in reports] == [[done("tsk_1")]] * 2
+        assert await ends.read(position, wait=False) == ([], position)
+        await slots.bind("key", "tsk_2")
+        for number in range(9):
+            assert await slots.take(f"key-{number}") is None
+        assert await slots.take("one too many") == ["tsk_2"]
+        assert (await shared.seen().claim("name")).state == "new"
+        assert (await shared.seen().claim("name")).state == "busy"
+
+
 async def test_turns_to_poll(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One at a time; the turn of a process that was killed ends."""
     monkeypatch.setattr(_ends, "_TURN", 0.3)
