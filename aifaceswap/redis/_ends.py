@@ -133,10 +133,10 @@ class RedisEnds:
 
 def _entries(reply: Any) -> Iterator[tuple[str | bytes, dict[Any, Any]]]:
     """The entries of one stream, in the form of either version of the protocol."""
-    streams: Any = reply or ()
+    streams: Any = reply
     if isinstance(reply, dict):
         streams = streams.items()
-    for _, entries in streams:
+    for _, entries in streams or ():
         # With the newer protocol some versions of redis-py put a second list around them.
         nested = bool(entries) and isinstance(entries[0], list)
         yield from entries[0] if nested else entries
