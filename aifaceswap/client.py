@@ -112,7 +112,8 @@ class AsyncClient:
     ) -> None:
         # No frame that an error passes holds a secret in clear.
         given_key, given_proxy = Secret.wrap(api_key), Secret.wrap(proxy)
-        del api_key, proxy
+        given_coordinator = Secret.wrap(coordinator)
+        del api_key, proxy, coordinator
         if given_key is None:
             given_key = Secret(os.environ.get(API_KEY_VARIABLE, ""))
         if base_url is None:
@@ -120,8 +121,9 @@ class AsyncClient:
         key = _validation.api_key(given_key)
         url = _validation.base_url(base_url)
         scope = key_scope(url, key)
-        if coordinator is not None:
-            budget = _shared_limits(coordinator, budget).budget(scope)
+        shared = _checked_coordinator(given_coordinator, budget)
+        if shared is not None:
+            budget = shared.budget(scope)
         options = CallOptions(
             timeout=timeout,
             deadline=deadline,
@@ -135,14 +137,14 @@ class AsyncClient:
             session=session,
             proxies=Proxies.of(given_proxy),
         )
-        if coordinator is None:
+        if shared is None:
             local = local_slots(scope)
             watcher = Watcher(transport, options, local)
             slots = SwapSlots(local, watcher, is_shared=False)
         else:
-            ends = coordinator.ends(scope)
-            watcher = Watcher(transport, options, SharedPublisher(ends, coordinator.aclose), ends)
-            slots = SwapSlots(coordinator.slots(scope), watcher, is_shared=True)
+            ends = shared.ends(scope)
+            watcher = Watcher(transport, options, SharedPublisher(ends, shared.aclose), ends)
+            slots = SwapSlots(shared.slots(scope), watcher, is_shared=True)
         publishing = _Publishing(files, url)
         if files is not None:
             publishing.publisher()  # checks it
@@ -876,16 +878,19 @@ class _Resources:
         return swap
 
 
-def _shared_limits(coordinator: Coordinator, budget: object) -> Coordinator:
+def _checked_coordinator(given: Secret | None, budget: object) -> Coordinator | None:
+    if given is None:
+        return None
     if budget != "shared":
         text = "budget must be left out if there is a coordinator: it limits the requests"
         raise ConfigurationError(text, field="budget")
-    if not all(hasattr(coordinator, name) for name in ("budget", "slots", "ends", "aclose")):
-        # Not its value: it may be a URL with a password.
-        kind = type(coordinator).__name__
-        text = f"coordinator must be a Coordinator, e.g. a RedisCoordinator; got {kind}"
-        raise ConfigurationError(text, field="coordinator")
-    return coordinator
+    held: Any = given.reveal
+    if all(hasattr(held(), name) for name in ("budget", "slots", "ends", "aclose")):
+        coordinator: Coordinator = held()
+        return coordinator
+    # Not its value: it may be a URL with a password.
+    text = f"coordinator must be a Coordinator, e.g. a RedisCoordinator; got {given.kind}"
+    raise ConfigurationError(text, field="coordinator")
 
 
 def _check_event(event: object) -> None:

@@ -97,7 +97,8 @@ class Client:
     ) -> None:
         # No frame that an error passes holds a secret in clear.
         given_key, given_proxy = Secret.wrap(api_key), Secret.wrap(proxy)
-        del api_key, proxy
+        given_coordinator = Secret.wrap(coordinator)
+        del api_key, proxy, coordinator
         self._client = AsyncClient(
             cast("str | None", given_key),
             base_url=base_url,
@@ -106,7 +107,7 @@ class Client:
             max_retries=max_retries,
             max_wait=max_wait,
             budget=budget,
-            coordinator=coordinator,
+            coordinator=cast("Coordinator | None", given_coordinator),
             proxy=cast("str | None", given_proxy),
             files=files,
         )

@@ -129,11 +129,13 @@ class Connection:
         if time.monotonic() < self._retry_at:
             raise UnreachableError(self._outage, may_have_run=False)
         link = self._link()
+        # To connect takes a round trip of its own.
+        timeout = self._timeout if link.client else 2 * self._timeout
         client = link.client or self._open(link)
         task = self.start(_awaited(command, client.redis))
         client.commands.add(task)
         task.add_done_callback(client.commands.discard)
-        error = await self._error_of(task)
+        error = await _error_of(task, timeout)
         if error is None:
             self._note_recovery()
             return task.result()
@@ -247,18 +249,6 @@ class Connection:
     async def _send(self, report: _Report) -> None:
         await self.evaluate(report.script, report.keys, *report.arguments)
 
-    async def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
-        """Wait for the end of a command; the error that it ended with."""
-        started = time.monotonic()
-        done, _ = await asyncio.wait({task}, timeout=self._timeout)
-        if not done and time.monotonic() - started > _LATE * self._timeout:
-            # The event loop was blocked: the response may have been here all the time.
-            done, _ = await asyncio.wait({task}, timeout=self._timeout)
-        if not done:
-            task.cancel()
-            return TimeoutError(f"no response within {self._timeout:g} s")
-        return asyncio.CancelledError() if task.cancelled() else task.exception()
-
     def _connect(self) -> Any:
         if not isinstance(self._source, Secret):
             return _made_by(self._source)
@@ -305,6 +295,19 @@ class Connection:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # retrieved: the caller may be gone
+
+
+async def _error_of(task: asyncio.Task[Any], timeout: float) -> BaseException | None:
+    """Wait for the end of a command; the error that it ended with."""
+    started = time.monotonic()
+    done, _ = await asyncio.wait({task}, timeout=timeout)
+    if not done and time.monotonic() - started > _LATE * timeout:
+        # The event loop was blocked: the response may have been here all the time.
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+    if not done:
+        task.cancel()
+        return TimeoutError(f"no response within {timeout:g} s")
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 async def _awaited(command: Command[T], client: Any) -> T:

@@ -107,6 +107,12 @@ def pin(core: int | None) -> None:
         os.sched_setaffinity(0, {core})
 
 
+def unpin() -> None:
+    """Let this process, and those that it starts, run on all cores."""
+    if CORES:
+        os.sched_setaffinity(0, CORES)
+
+
 class Server:
     """The emulator's process, seen from here."""
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from bench.budgets import CREATIONS, OURS, REQUESTS, WINDOWS
-from bench.harness import Table, Target, optional, serving
+from bench.harness import Table, Target, optional, serving, unpin
 from support.redis_server import ADVICE, PROGRAM, RedisServer
 
 SKEW = 0.5
@@ -28,6 +28,7 @@ def measure(*, quick: bool) -> list[Table]:
     if PROGRAM is None:
         return [Table("many: not measured", ("why",), [(ADVICE,)])]
     window = 2 if quick else 6
+    unpin()
     return [_table(processes, window) for processes in (4, 16)]
 
 
