@@ -22,8 +22,7 @@ from support.samples import FACE, TARGET
 
 pytest.importorskip("mcp.server.mcpserver")
 
-from mcp import Client, StdioServerParameters
-from mcp.shared.exceptions import MCPError
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.types import TextContent
 
 TIMEOUT = 30.0
@@ -45,7 +44,7 @@ async def agent(folder: Path, service: Emulator) -> AsyncIterator[Client]:
         cwd=folder,
     )
     # Of the two handshakes the one that waits for a slow start.
-    async with Client(parameters, mode="legacy") as client:
+    async with Client(stdio_client(parameters), mode="legacy") as client:
         yield client
 
 
