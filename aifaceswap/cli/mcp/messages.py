@@ -13,27 +13,10 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent
 from pydantic import ValidationError
 
+from aifaceswap import errors
 from aifaceswap._http.images import SwapImage
 from aifaceswap.cli.failures import format_duration
 from aifaceswap.cli.mcp.ledger import CreditLimitError
-from aifaceswap.errors import (
-    AIFaceSwapError,
-    APIStatusError,
-    AuthenticationError,
-    ConcurrencyLimitError,
-    ContentRejectedError,
-    DailyLimitError,
-    InsufficientCreditsError,
-    InvalidRequestError,
-    JournalError,
-    NotFoundError,
-    PayloadTooLargeError,
-    RateLimitError,
-    SourceUnreachableError,
-    SwapFailedError,
-    UnresolvedRowError,
-    UnsupportedMediaTypeError,
-)
 from aifaceswap.models import Swap, without_queries
 
 #: Hosts reject responses of more than 1 MiB, in which an image is base64.
@@ -48,23 +31,22 @@ _OTHER_IMAGES = "Do not repeat this call. Use other images."
 
 #: What to do next; the row of an error's own class applies, or that of its nearest base class.
 _ADVICE: dict[type[BaseException], str] = {
-    AIFaceSwapError: _AGAIN,
+    errors.AIFaceSwapError: _AGAIN,
     CreditLimitError: "Only the user can raise the limit, with --max-credits of the server.",
-    InvalidRequestError: "Nothing was sent. Correct the arguments.",
-    SourceUnreachableError: "Nothing was charged. Use URLs that open without a login.",
-    AuthenticationError: "Ask the user to set a valid key in AIFACESWAP_API_KEY.",
-    InsufficientCreditsError: f"Ask the user to add credits to the account. Then call {_SAME}",
-    NotFoundError: "Check the id with the tool list.",
-    PayloadTooLargeError: _OTHER_IMAGES,
-    UnsupportedMediaTypeError: "Source must be an image; target must be of the type given.",
-    ContentRejectedError: _OTHER_IMAGES,
-    RateLimitError: f"Wait {{delay}}. {_AGAIN}",
-    DailyLimitError: f"Wait {{delay}}. {_AGAIN}",
-    ConcurrencyLimitError: f"Wait until an unfinished swap is done, with the tool wait. {_AGAIN}",
-    SwapFailedError: "The same arguments return this failed swap. Use other images, or pass "
+    errors.InvalidRequestError: "Nothing was sent. Correct the arguments.",
+    errors.SourceUnreachableError: "Nothing was charged. Use URLs that open without a login.",
+    errors.AuthenticationError: "Ask the user to set a valid key in AIFACESWAP_API_KEY.",
+    errors.InsufficientCreditsError: f"Ask the user to add credits. Then call {_SAME}",
+    errors.NotFoundError: "Check the id with the tool list.",
+    errors.PayloadTooLargeError: _OTHER_IMAGES,
+    errors.UnsupportedMediaTypeError: "Source must be an image; target must be of the type given.",
+    errors.ContentRejectedError: _OTHER_IMAGES,
+    errors.RateLimitError: f"Wait {{delay}}. {_AGAIN}",
+    errors.ConcurrencyLimitError: f"Wait for an unfinished swap with the tool wait. {_AGAIN}",
+    errors.SwapFailedError: "The same arguments return this failed swap. Use other images, or pass "
     "another variation to create (and pay for) a new swap.",
-    UnresolvedRowError: "Tell the user. Pass another variation only if they agree to pay again.",
-    JournalError: "Ask the user to fix this, or to start the server with another --ledger.",
+    errors.UnresolvedRowError: "Tell the user. A variation may be charged again.",
+    errors.JournalError: "Ask the user to fix this, or to start the server with another --ledger.",
     OSError: "Ask the user to fix this. Then call the tool download.",
 }
 
@@ -116,9 +98,9 @@ def failure(error: ToolError) -> CallToolResult:
     match cause:
         case ValidationError():
             faults = (f"{fault['loc'][0]}: {fault['msg']}." for fault in cause.errors())
-            text = " ".join([*faults, _ADVICE[InvalidRequestError]])
+            text = " ".join([*faults, _ADVICE[errors.InvalidRequestError]])
             return text_result(text, is_error=True)
-        case AIFaceSwapError():
+        case errors.AIFaceSwapError():
             return text_result(_sentences(cause, cause.message), is_error=True)
         case OSError():
             reason = f"{cause.filename or 'The result'}: {cause.strerror or cause}"
@@ -133,9 +115,9 @@ def failure(error: ToolError) -> CallToolResult:
 def _sentences(error: Exception, reason: str) -> str:
     """What happened and what to do next; the arguments have shorter names than the API's."""
     advice = next(_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE)
-    if isinstance(error, APIStatusError) and error.code is None:
+    if isinstance(error, errors.APIStatusError) and error.code is None:
         reason, advice = f"HTTP {error.status} without an error of the API", _PAGE
-    elif isinstance(error, APIStatusError):
+    elif isinstance(error, errors.APIStatusError):
         reason = f"{reason.rstrip('.')} ({error.code})"
     reason = without_queries(reason).replace("source_url", "source").replace("target_url", "target")
     delay = format_duration(getattr(error, "retry_after", None))

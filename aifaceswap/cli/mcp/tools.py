@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import anyio
+import attrs
 from anyio import to_thread
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -34,8 +35,6 @@ from aifaceswap.files._local import LocalFile
 from aifaceswap.files._publisher import is_gif
 from aifaceswap.models import Swap, SwapRequest
 
-#: Seconds within which a call returns; hosts give up after 60.
-LIMIT = 45.0
 _SHORTEST_WAIT = 0.1
 
 _INSTRUCTIONS = (
@@ -74,32 +73,27 @@ Limit = Annotated[int, Field(description="Number of swaps.", ge=1, le=MAX_PAGE_S
 Cursor = Annotated[str | None, Field(description="next_cursor of the page before.")]
 
 
+@attrs.define
 class Tools:
     """What the server does for a model.
 
-    Args:
+    Attributes:
         client: Sends the requests.
         ledger: Creates swaps.
         folders: Finds local files.
         output: The folder for results.
-        limit: Seconds within which a call returns.
+        limit: Seconds within which a call returns; hosts give up after 60.
     """
 
-    def __init__(
-        self,
-        client: AsyncClient,
-        ledger: Ledger,
-        folders: Folders,
-        output: Path,
-        *,
-        limit: float = LIMIT,
-    ) -> None:
+    client: AsyncClient
+    ledger: Ledger
+    folders: Folders
+    output: Path
+    limit: float = 45.0
+
+    def __attrs_post_init__(self) -> None:
         # A part of the limit, so that what is known by then can be returned.
-        self._client = client.with_options(deadline=0.6 * limit, max_wait=0.4 * limit)
-        self._ledger = ledger
-        self._folders = folders
-        self._output = output
-        self.limit = limit
+        self.client = self.client.with_options(deadline=0.6 * self.limit, max_wait=0.4 * self.limit)
 
     async def swap(
         self,
@@ -116,7 +110,7 @@ class Tools:
         """Create a face swap; the tool `run` waits for its result, too."""
         ends = self._ends()
         inputs = {
-            name: await to_thread.run_sync(self._folders.find, name, value)
+            name: await to_thread.run_sync(self.folders.find, name, value)
             for name, value in (("source", source), ("target", target))
         }
         options: dict[str, Any] = {
@@ -130,7 +124,7 @@ class Tools:
         row = json.dumps({name: str(value) for name, value in given.items() if value is not None})
         swap: Swap | None = None
         with anyio.move_on_after(0.6 * self.limit):
-            swap = await self._ledger.create(row, partial(self._request, inputs, options))
+            swap = await self.ledger.create(row, partial(self._request, inputs, options))
         if swap is None:
             return text_result(f"No response yet. {call_again(tool)}")
         if tool == "run":
@@ -143,18 +137,18 @@ class Tools:
 
     async def get(self, swap_id: SwapId) -> CallToolResult:
         """Show the state of a swap, without waiting. Free."""
-        return json_result(swap_facts(await self._client.swaps.get(swap_id)))
+        return json_result(swap_facts(await self.client.swaps.get(swap_id)))
 
     async def list(self, limit: Limit = 10, cursor: Cursor = None) -> CallToolResult:
         """List the swaps of the API key, newest first. Free."""
-        page = await self._client.swaps.list(limit=limit, cursor=cursor)
+        page = await self.client.swaps.list(limit=limit, cursor=cursor)
         return json_result({"swaps": [*map(swap_facts, page)], "next_cursor": page.next_cursor})
 
     async def account(self) -> CallToolResult:
         """Show the credits of the account, and how many this server may still spend."""
-        account = await self._client.me()
-        balance = await self._ledger.balance()
-        left = max(0.0, self._ledger.max_credits - balance.spent - balance.reserved)
+        account = await self.client.me()
+        balance = await self.ledger.balance()
+        left = max(0.0, self.ledger.max_credits - balance.spent - balance.reserved)
         return json_result(
             {
                 "plan": account.subscription_tier,
@@ -168,7 +162,7 @@ class Tools:
     async def download(self, swap_id: SwapId) -> CallToolResult:
         """Save the result of a finished swap: returns the image and a path. Free."""
         ends = self._ends()
-        swap = await self._client.swaps.get(swap_id)
+        swap = await self.client.swaps.get(swap_id)
         if not swap.is_finished:
             return json_result(swap_facts(swap))
         return await self._finish(swap, ends)
@@ -184,30 +178,30 @@ class Tools:
         fields = dict(options)
         for name, value in inputs.items():
             file = value if isinstance(value, str) else await to_thread.run_sync(value.read)
-            fields[f"{name}_url"] = await self._client.swaps.publish(file)
+            fields[f"{name}_url"] = await self.client.swaps.publish(file)
         return SwapRequest(**fields)
 
     async def _finish(self, swap: Swap | str, ends: float) -> CallToolResult:
         """Wait for a swap and save its result."""
         try:
             left = max(_SHORTEST_WAIT, ends - anyio.current_time())
-            finished = await self._client.swaps.wait(swap, timeout=left)
-            image = await self._client.swaps.fetch(finished)
+            finished = await self.client.swaps.wait(swap, timeout=left)
+            image = await self.client.swaps.fetch(finished)
         except WaitTimeoutError as error:
             known = {} if error.swap is None else swap_facts(error.swap)
             again = "It is still running. Call wait with this id."
             return json_result({"id": error.swap_id, **known, "next": again})
         except SwapFailedError as error:
-            await self._ledger.record_end(error.swap)
+            await self.ledger.record_end(error.swap)
             raise
         path = await to_thread.run_sync(self._save, finished, image)
-        await self._ledger.record_end(finished, path)
+        await self.ledger.record_end(finished, path)
         return json_result(swap_facts(finished, path), image)
 
     def _save(self, swap: Swap, image: SwapImage) -> Path:
-        self._output.mkdir(parents=True, exist_ok=True)
+        self.output.mkdir(parents=True, exist_ok=True)
         name = re.sub(r"[^A-Za-z0-9_-]", "_", swap.id)[:80]
-        return image.save(self._output / f"{name}{image.suffix}")
+        return image.save(self.output / f"{name}{image.suffix}")
 
 
 class Server(MCPServer[None]):

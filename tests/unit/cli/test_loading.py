@@ -46,6 +46,14 @@ def test_without_the_extra(missing: str) -> None:
     assert outcome.err.endswith("pip install click rich\n")
 
 
+def test_agents_need_another_package() -> None:
+    """Without it `mcp` says what to install, and its help works."""
+    outcome = run_process("mcp", "mcp", code=WITHOUT)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "needs the package mcp" in outcome.err
+    assert outcome.next == "pip install 'mcp>=2,<3'"
+
+
 def test_without_anything_else() -> None:
     """That is a broken installation, and shows as one."""
     outcome = run_process("aiohttp", "me", code=WITHOUT)
