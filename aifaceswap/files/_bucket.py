@@ -7,10 +7,9 @@ import importlib.util
 import math
 import os
 import re
-import threading
 import warnings
 from collections.abc import AsyncIterator, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -83,7 +82,6 @@ class BucketStore:
         self._expires_in = _check_expiry(expires_in)
         given = signing_endpoint or os.environ.get(SIGNING_ENDPOINT_VARIABLE)
         self._signing_endpoint = given or None
-        self._opening = threading.Lock()
         self._stores: tuple[Any, Any] | None = None
         self._uploads = Uploads()
         self._has_warned = False
@@ -176,9 +174,6 @@ class BucketStore:
         return published if until is not None and _now() < until else None
 
     async def _publish(self, key: str, file: LocalFile) -> PublishedFile:
-        # Another task may have published it meanwhile.
-        if (published := self._recall(key)) is not None:
-            return published
         store, signer = await self._open()
         if not await self._has(store, key, file.size):
             await self._upload(store, key, file)
@@ -241,12 +236,10 @@ class BucketStore:
         import obstore  # noqa: PLC0415
 
         store, _ = await self._open()
-        with self._errors("delete from"):
+        # S3 does not say whether an object was there; the others do.
+        with self._errors("delete from"), suppress(FileNotFoundError):
             async with asyncio.timeout(_UPLOAD_TIMEOUT):
-                try:
-                    await obstore.delete_async(store, keys)
-                except FileNotFoundError:
-                    return
+                await obstore.delete_async(store, keys)
 
     async def _open(self) -> tuple[Any, Any]:
         """The store, and the one that signs; made in a thread, for credentials may block."""
@@ -254,16 +247,13 @@ class BucketStore:
             text = f"cannot use {self._name} in a fork of a process that used obstore; {_NO_FORK}"
             raise FileStoreError(text)
         BucketStore._process = os.getpid()
-        if self._stores is not None:
-            return self._stores
-        return await to_thread.run_sync(self._build, abandon_on_cancel=True)
+        if self._stores is None:
+            self._stores = await to_thread.run_sync(self._build, abandon_on_cancel=True)
+        return self._stores
 
     def _build(self) -> tuple[Any, Any]:
-        with self._opening:
-            if self._stores is None:
-                store = _build_store(self._bucket)
-                self._stores = store, _build_signer(store, self._signing_endpoint)
-            return self._stores
+        store = _build_store(self._bucket)
+        return store, _build_signer(store, self._signing_endpoint)
 
     @contextmanager
     def _errors(self, action: str) -> Generator[None]:

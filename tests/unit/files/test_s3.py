@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 
-from aifaceswap import AsyncClient
+from aifaceswap import AsyncClient, InvalidRequestError
 from aifaceswap.emulator import Emulator
 from aifaceswap.files import BucketStore, _bucket
 from aifaceswap.files._local import check_file
@@ -73,6 +73,23 @@ async def test_a_large_file_is_sent_in_parts(bucket: str) -> None:
     published = await BucketStore(bucket).publish(check_file("source", content))
 
     assert await fetch(published.url) == (200, "image/jpeg", content)
+
+
+async def test_a_large_file_that_changes_is_not_stored(
+    bucket: str, face: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parts are given up, and the error is that of the file."""
+    monkeypatch.setattr(_bucket, "_PART", 100)
+    file = check_file("source", face)
+    await to_thread.run_sync(face.write_bytes, GIF)
+    store = BucketStore(bucket)
+    with pytest.raises(InvalidRequestError, match=r"face\.jpg must not change"):
+        await store.publish(file)
+
+    assert await store.sweep() == 0
+    published = await store.publish(check_file("source", GIF))
+    gone = published.url.replace(check_file("source", GIF).key, file.key)
+    assert (await fetch(gone))[0] == 404
 
 
 async def test_withdraw(bucket: str) -> None:
