@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Rows whose files are being published, or that wait with them for a slot.
 _AHEAD = 16
+# So many of them at once: requests to create swaps are not to wait for bandwidth or a processor.
+_AT_ONCE = 6
 # A URL that is valid for less is replaced before it is first sent: swaps wait in a queue.
 _SPARE_SECONDS = 900.0
 
@@ -109,7 +111,9 @@ class RowFiles:
     ) -> None:
         self.ahead: asyncio.Semaphore = asyncio.Semaphore(_AHEAD)
         self.breaker: CircuitBreaker = CircuitBreaker(max_wait, on_change)
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._open_publisher = open_publisher
+        self._last: dict[str, tuple[object, LocalFile]] = {}
         self._clock = asyncio.get_running_loop().time
 
     async def read(
@@ -131,7 +135,7 @@ class RowFiles:
         files = {
             name: await self._open(name, value)
             for name, value in inputs.items()
-            if not isinstance(value, str | os.PathLike)
+            if not _is_path(value)
         }
         if journal is None or is_named:
             return Inputs(request=request, files=files)
@@ -199,15 +203,22 @@ class RowFiles:
             inputs=inputs,
         )
 
-    async def _open(self, name: str, value: object) -> LocalFile:
+    async def _open(self, name: str, value: Any) -> LocalFile:
+        """Read and check a file; a path that many rows in succession have is read once."""
+        found = (os.fspath(value), _stat(value)) if _is_path(value) else None
+        before, file = self._last.get(name, (None, None))
+        if file is not None and found == before:
+            return file
         publisher = self._open_publisher()
         if publisher.store is None:
             from aifaceswap.files._publisher import missing_store  # noqa: PLC0415 - its users pay
 
             raise ConfigurationError(missing_store(name), field="files")
-        file = await publisher.open(name, value)
-        assert not isinstance(file, str)  # noqa: S101 - a URL is not a local input
-        return file
+        opened = await publisher.open(name, value)
+        assert not isinstance(opened, str)  # noqa: S101 - a URL is not a local input
+        if found is not None:
+            self._last[name] = found, opened
+        return opened
 
     async def _publish_all(self, files: Mapping[str, LocalFile]) -> dict[str, PublishedFile]:
         publisher = self._open_publisher()
@@ -215,7 +226,8 @@ class RowFiles:
             async with self.breaker.turn():
                 began = self._clock()
                 try:
-                    published = {name: await publisher.publish(files[name]) for name in files}
+                    async with self._at_once:
+                        published = {name: await publisher.publish(files[name]) for name in files}
                 except ConfigurationError as error:
                     raise RunStopped(error) from error
                 except FileStoreError as error:
@@ -260,6 +272,10 @@ def _known_files(
 def _load(entry: JournalEntry) -> Mapping[str, Any]:
     files: Mapping[str, Any] = codec.loads((entry.files or "{}").encode())
     return files
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
 
 
 def _written(value: FileSource) -> str:
