@@ -205,7 +205,7 @@ class RowFiles:
 
     async def _open(self, name: str, value: Any) -> LocalFile:
         """Read and check a file; a path that many rows in succession have is read once."""
-        found = (str(os.fspath(value)), _stat(value)) if _is_path(value) else None
+        found = (_written(value), _stat(value)) if _is_path(value) else None
         before, file = self._last.get(name, (None, None))
         if file is not None and found == before:
             return file
