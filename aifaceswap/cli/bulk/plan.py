@@ -184,10 +184,10 @@ class _Source:
 
     def explain(self, error: AIFaceSwapError) -> None:
         """Show why the last row is rejected: its own error comes before that of a run."""
-        if self.last is not None:
-            error = self.last.error or error
-            label = row_label(self.last.number, self.last.line)
-            note(rendering.printable(f"{label}: {error.message}"))
+        assert self.last is not None  # noqa: S101 - what is rejected was read
+        error = self.last.error or error
+        label = row_label(self.last.number, self.last.line)
+        note(rendering.printable(f"{label}: {error.message}"))
 
 
 async def _show_plan(context: CommandContext, arguments: BulkArguments, job: float) -> None:
