@@ -48,6 +48,8 @@ async def _job(session: aiohttp.ClientSession) -> Any:
     creations, window = ORDER["creations"], ORDER["window"]
     if ORDER["name"] == OURS:
         shared = RedisCoordinator(ORDER["redis_url"], requests=REQUESTS, per=window, per_day=None)
+        # Connected before the start, as the others are.
+        (await shared.budget("connect").acquire()).cancel()
         client = AsyncClient(
             API_KEY,
             base_url=ORDER["base_url"],
@@ -66,6 +68,7 @@ async def _limits(window: int) -> Acquire:
     aio = importlib.import_module("limits.aio")
     url = f"async+redis+{ORDER['redis_url']}"
     storage = aio.storage.RedisStorage(url, implementation="redispy")
+    await storage.check()
     limiter = aio.strategies.MovingWindowRateLimiter(storage)
     item = limits.RateLimitItemPerSecond(REQUESTS, window)
 

@@ -114,7 +114,7 @@ async def test_redis_sleeps(own_redis_server: RedisServer) -> None:
     async with RedisCoordinator(own_redis_server.url, timeout=0.3) as shared:
         budget = shared.budget(SCOPE)
         await acquired_from_redis(budget)
-        with own_redis_server.start_command("DEBUG SLEEP 2"):
+        with own_redis_server.start_command("DEBUG SLEEP 1"):
             while local_or_shared(budget) == "shared":
                 (await budget.acquire(max_wait=PATIENT)).cancel()
             await acquired_from_redis(budget)
@@ -211,14 +211,14 @@ async def test_a_blocked_event_loop_is_not_an_outage(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The response was there in time; nobody could read it."""
-    async with RedisCoordinator(redis_server.url, timeout=0.5) as shared:
+    async with RedisCoordinator(redis_server.url, timeout=1.5) as shared:
         budget = shared.budget(SCOPE)
         await acquired_from_redis(budget)
         caplog.clear()
         call = asyncio.ensure_future(budget.acquire())
         for _ in range(10):
             await asyncio.sleep(0)
-        time.sleep(0.7)  # noqa: ASYNC251 - that is what blocks it
+        time.sleep(1.9)  # noqa: ASYNC251 - that is what blocks it
         await call
 
     assert caplog.messages == []
