@@ -29,18 +29,22 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_process_keeps_its_permits_for_a_while(
-    own_redis_server: RedisServer,
-) -> None:
-    """The service may have counted its requests; what is left is for the others."""
-    url = own_redis_server.url
+def start_and_kill(url: str) -> None:
+    """Run the worker until it holds its permits."""
     with subprocess.Popen(
         [sys.executable, "-c", WORKER, url], stdout=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "holding\n"
         worker.kill()
-        worker.wait()
+
+
+async def test_a_killed_process_keeps_its_permits_for_a_while(
+    own_redis_server: RedisServer,
+) -> None:
+    """The service may have counted its requests; what is left is for the others."""
+    url = own_redis_server.url
+    start_and_kill(url)
 
     async with RedisCoordinator(url, requests=3, per=300, timeout=30) as shared:
         await shared.budget("scope").acquire(max_wait=0)
