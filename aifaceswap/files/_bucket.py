@@ -411,6 +411,8 @@ def _reason(error: Exception) -> str:  # noqa: PLR0911 - a table of failures
             return f"the bucket does not exist{detail}"
         case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
             return f"permission denied{detail}; check the credentials and what they may do"
+        case _ if "Missing AccessKeyId" in text or "Missing SecretAccessKey" in text:
+            return f"no credentials for the bucket; {_NO_CREDENTIALS}"
         case _ if status := _STATUS.search(text):
             return f"the store responded with {status[1]}{detail}"
         case _ if "incorrectly configured region" in text:
