@@ -88,7 +88,9 @@ def coverage(session: nox.Session) -> None:
 @nox.session(python=SUPPORTED[0])
 def lowest(session: nox.Session) -> None:
     """The test suite with the oldest dependencies on the oldest Python."""
-    session.install(".[cli]", *_floors(), *_group("test"))
+    # The SDK must match the API; without its version pip searches for minutes.
+    sdk = [floor.replace("-api", "-sdk") for floor in _floors() if "opentelemetry-api" in floor]
+    session.install(".[cli]", *_floors(), *sdk, *_group("test"))
     session.run("pytest", *(session.posargs or PARALLEL))
 
 
