@@ -192,9 +192,10 @@ def test_any_mistake(emulator: Emulator, caplog: pytest.LogCaptureFixture, sent:
 
 
 def test_the_fuzzed_emulator_still_works(
-    emulator: Emulator, caplog: pytest.LogCaptureFixture
+    emulator: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After all that a reset makes it as good as new."""
     caplog.set_level(logging.INFO)
     emulator.reset()
+    monkeypatch.setattr(server, "IDLE_TIMEOUT", TIMEOUT)
     assert send(emulator, creation()).startswith(b"HTTP/1.1 201 ")

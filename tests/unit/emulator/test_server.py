@@ -214,7 +214,7 @@ async def test_a_head_that_never_comes_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     """The connection is closed, as an idle one is."""
-    monkeypatch.setattr("aifaceswap.emulator._server.server.IDLE_TIMEOUT", 0.02)
+    monkeypatch.setattr("aifaceswap.emulator._server.server.IDLE_TIMEOUT", 0.5)
     async with Emulator(clock=VirtualClock()) as emulator, connected(emulator) as wire:
         await wire.send(sent)
         assert await wire.rest() == b""
