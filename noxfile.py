@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.10.14"
 nox.options.sessions = ["tests", "typing", "lint"]
@@ -58,12 +59,29 @@ def _floors() -> list[str]:
     return [re.sub(r">=\s*", "==", dependency) for dependency in ours]
 
 
+def _run_tests(session: nox.Session, *arguments: str) -> None:
+    """Run tests, then those that failed once more, one by one.
+
+    Beside four others on a busy machine a test can miss a timeout. A defect fails alone, too.
+    """
+    cache = Path(session.create_tmp(), "cache").resolve()
+    shutil.rmtree(cache, ignore_errors=True)
+    # Not `python -m pytest`, which would put the checkout before the wheel.
+    command = ("pytest", "-o", f"cache_dir={cache}")
+    try:
+        session.run(*command, *arguments)
+    except CommandFailed:
+        if not (cache / "v" / "cache" / "lastfailed").exists():
+            raise
+        session.warn("Failed beside other tests; each is run again, alone.")
+        session.run(*command, *(one for one in arguments if one not in PARALLEL), "--last-failed")
+
+
 @nox.session(python=[*_pythons(), *UPCOMING])
 def tests(session: nox.Session) -> None:
     """The test suite against the built wheel."""
     session.install(".[cli]", *_group("test"))
-    # Not `python -m pytest`, which would put the checkout before the wheel.
-    session.run("pytest", *(session.posargs or PARALLEL))
+    _run_tests(session, *(session.posargs or PARALLEL))
 
 
 @nox.session
@@ -91,14 +109,14 @@ def lowest(session: nox.Session) -> None:
     # The SDK must match the API; without its version pip searches for minutes.
     sdk = [floor.replace("-api", "-sdk") for floor in _floors() if "opentelemetry-api" in floor]
     session.install(".[cli]", *_floors(), *sdk, *_group("test"))
-    session.run("pytest", *(session.posargs or PARALLEL))
+    _run_tests(session, *(session.posargs or PARALLEL))
 
 
 @nox.session
 def nightly(session: nox.Session) -> None:
     """The test suite with pre-releases of all dependencies, on the Python that runs nox."""
     session.install("--pre", "--upgrade", ".[cli]", *_group("test"))
-    session.run("pytest", *(session.posargs or PARALLEL))
+    _run_tests(session, *(session.posargs or PARALLEL))
 
 
 @nox.session
@@ -115,8 +133,8 @@ def typing(session: nox.Session) -> None:
 def frameworks(session: nox.Session) -> None:
     """Tests inside FastAPI, Litestar, Django and Flask; with a complete S3; and the tutorials."""
     session.install(".[cli,otel]", *_group("frameworks"))
-    session.run(
-        "pytest",
+    _run_tests(
+        session,
         "tests/process/apps",
         "tests/process/examples",
         "tests/unit/files",
@@ -155,7 +173,7 @@ def docs(session: nox.Session) -> None:
     """The documentation as HTML, in docs/_build, looked at in a browser where there is one."""
     session.install(".[cli]", *_group("docs"), *_group("test"))
     session.run("sphinx-build", "-W", "-n", "docs", "docs/_build", *session.posargs)
-    session.run("pytest", "tests/docs")
+    _run_tests(session, "tests/docs")
 
 
 @nox.session
