@@ -64,7 +64,8 @@ def _run_tests(session: nox.Session, *arguments: str) -> None:
 
     Beside four others on a busy machine a test can miss a timeout. A defect fails alone, too.
     """
-    cache = Path(session.create_tmp(), "cache").resolve()
+    # Not in `create_tmp()`, which would put the folders of all tests into the checkout.
+    cache = Path(session.virtualenv.location, "pytest-cache").resolve()
     shutil.rmtree(cache, ignore_errors=True)
     # Not `python -m pytest`, which would put the checkout before the wheel.
     command = ("pytest", "-o", f"cache_dir={cache}")
