@@ -250,6 +250,10 @@ class Poller:
         relying = self._relying(waits)
         due = [w for w in waits if w not in relying or self._last_chance(w) <= now]
         ids = list(dict.fromkeys(wait.swap_id for wait in due))
+        if not ids:  # their waits have ended since this poll was planned
+            self._last_poll = last_poll
+            self._plan_soon()
+            return
         can_list = self._list is None and now >= self._list_health.off_until
         if self._shared is not None and can_list:
             # One list serves all processes, also for one wait.

@@ -96,6 +96,15 @@ async def test_one_process_polls_for_all(redis_server: RedisServer) -> None:
         assert set(gets(service)) == {"/api/v1/swaps"}
 
 
+async def test_a_poll_whose_waits_have_ended(redis_server: RedisServer) -> None:
+    """Its timer can run in the turn of the loop in which the last wait ends: nothing is sent."""
+    async with Emulator() as service, workers(redis_server, service, 1) as (client,):
+        client._resources.watcher._poller()._poll()
+        await asyncio.sleep(0)
+
+        assert gets(service) == []
+
+
 @pytest.mark.parametrize("options", ["protocol=2", "protocol=3", "decode_responses=True"])
 async def test_every_form_of_response(redis_server: RedisServer, options: str) -> None:
     """Both versions of the protocol, bytes or strings."""
