@@ -10,7 +10,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 
 async def request_file(method: str, url: str, content: bytes | None, media_type: str) -> int:
-    """Send one request; return the status of the response, or 0 if there is none."""
+    """Send one request; return the status of the response, or 0 without one."""
     headers = {"Content-Type": media_type} if media_type else {}
     data = None if content is None else io.BytesIO(content)  # sent in pieces
     try:

@@ -128,7 +128,7 @@ class RowFiles:
 
         Raises:
             InvalidRequestError: A file is missing, cannot be read, or is not an image.
-            ConfigurationError: There is no store.
+            ConfigurationError: The client has no store.
         """
         inputs = local_files(request)
         # An open file may be closed when the row's turn comes.
@@ -292,7 +292,7 @@ def _path(value: Any) -> str | None:
 
 
 def _stat(value: Any) -> tuple[int, int] | None:
-    """Size and time of a regular file; None: there is none."""
+    """Size and time of a regular file, or None if it is missing."""
     try:
         found = os.stat(value)
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
 """The life of one row: its swap is created, watched and downloaded, and its end written down.
 
-A row is final when its swap has finished, or when the service has proven that there is none. Every
+A row is final when its swap has finished, or when the service has proven that no swap exists. Every
 other end leaves it open: the next run continues with the same key, and with the swap's id once
 that is known.
 """
@@ -61,7 +61,7 @@ _LIST = CallOptions(timeout=10.0, deadline=30.0, max_retries=1)
 # Seconds between two waits for a swap whose polls fail, and until that is the row's outcome.
 _POLL_PAUSE = 5.0
 _POLL_TROUBLE = 60.0
-# After so many seconds an unfinished swap may have been forgotten by the service's workers.
+# Seconds after which the service's workers may have forgotten an unfinished swap.
 _DOUBT_AFTER = 900.0
 # What is lost once is sent again at once; longer troubles are the circuit breaker's.
 _POST_RETRIES = 2

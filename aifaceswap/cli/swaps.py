@@ -240,7 +240,7 @@ async def _publish(
     context.has_files = True
     try:
         urls = {name: await client.swaps.publish(file) for name, file in given.items()}
-    except InvalidRequestError:  # there is no store
+    except InvalidRequestError:  # no store is set
         name, file = next(iter(given.items()))
         text = f"{ARGUMENTS[name]} is a local file, which the service cannot read: {file!s}"
         raise ConfigurationError(text, field="files") from None
